@@ -1,0 +1,216 @@
+//! What passes between an agent and whatever answers it: a call, and its reply.
+//!
+//! Plain values. The agent does not know what answers; what answers does not know the agent.
+
+use crate::ids::{CallId, NodeId, RunId, ThreadId};
+use crate::units::{Span, Time, Tokens};
+use std::ops::AddAssign;
+
+/// Which copies of recorded content are the same content.
+///
+/// Two nodes hold equal tokens when node and realm are equal. Head nodes and private nodes have separate realms,
+/// because copies of a session may share the one and not the other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Realms {
+    /// The realm of nodes that are part of a head.
+    pub head: u32,
+    /// The realm of all other nodes.
+    pub private: u32,
+}
+
+/// One request to the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// Its name, unique within a replay; calls are numbered in the order in which they are made.
+    pub id: CallId,
+    /// The run that makes it.
+    pub run: RunId,
+    /// The conversation that makes it.
+    pub thread: ThreadId,
+    /// Where the prompt ends in the content tree.
+    pub prompt: NodeId,
+    /// The prompt's length.
+    pub prompt_tokens: Tokens,
+    /// Where the answer will end in the content tree.
+    pub output: NodeId,
+    /// The answer's length.
+    pub output_tokens: Tokens,
+    /// Whether the answer will be the recorded one, so that a later prompt continues it.
+    pub output_shared: bool,
+    /// Which copies of the content are equal to this call's.
+    pub realms: Realms,
+    /// How much of the prompt also begins an earlier prompt (and kept answer) of this conversation.
+    pub seen: Tokens,
+    /// How much of that an engine had to compute for this conversation.
+    pub seen_computed: Tokens,
+    /// How much beyond `seen` this conversation had computed before at another place.
+    pub again: Tokens,
+    /// How much of the prompt an engine is to hold before it arrives, as if it had just served the start of it.
+    pub warm: Tokens,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Answered in full.
+    Ok,
+    /// Answered, but cut short because the engine's context was full.
+    Truncated,
+    /// Not served: the prompt is longer than the engine's context.
+    RefusedContext,
+    /// Not served: the engine can never hold it in memory.
+    RefusedMemory,
+}
+
+impl Outcome {
+    /// Returns the word used in result documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Truncated => "truncated",
+            Outcome::RefusedContext => "refused:context",
+            Outcome::RefusedMemory => "refused:memory",
+        }
+    }
+
+    /// Returns whether the call was not answered.
+    pub fn failed(self) -> bool {
+        matches!(self, Outcome::RefusedContext | Outcome::RefusedMemory)
+    }
+}
+
+/// Computed prompt tokens by why they had to be computed. Each token is in exactly one class.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TokenClasses {
+    /// Never computed before by this conversation.
+    pub new: Tokens,
+    /// The engine had stored it for this conversation and lost it.
+    pub evicted: Tokens,
+    /// Unchanged since an earlier prompt, but the engine keeps no state there.
+    pub uncached: Tokens,
+    /// Computed before, at a place the prompt no longer reaches unchanged.
+    pub broken: Tokens,
+}
+
+impl TokenClasses {
+    /// Returns the number of computed tokens.
+    pub fn total(&self) -> Tokens {
+        self.new + self.evicted + self.uncached + self.broken
+    }
+}
+
+impl AddAssign for TokenClasses {
+    fn add_assign(&mut self, other: TokenClasses) {
+        self.new += other.new;
+        self.evicted += other.evicted;
+        self.uncached += other.uncached;
+        self.broken += other.broken;
+    }
+}
+
+/// Where each nanosecond of a call went. The parts sum to its duration exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CallParts {
+    /// Overhead on the client's side, and refused calls.
+    pub client: Span,
+    /// Before admission, and while preempted.
+    pub queue: Span,
+    /// Moving state between memory tiers.
+    pub kv_transfer: Span,
+    /// Reading content that is new.
+    pub prefill_new: Span,
+    /// Reading again what the engine had stored and lost.
+    pub reread_evicted: Span,
+    /// Reading again what the engine does not store.
+    pub reread_uncached: Span,
+    /// Reading again what the prompt no longer reaches unchanged.
+    pub reread_broken: Span,
+    /// Writing the answer.
+    pub decode: Span,
+    /// What neighbours added.
+    pub contention: Span,
+}
+
+impl CallParts {
+    /// Returns the sum of all parts: the call's duration.
+    pub fn total(&self) -> Span {
+        self.named().into_iter().map(|(_, span)| span).sum()
+    }
+
+    /// Returns the parts with the names they have in result documents, in their order there.
+    pub fn named(&self) -> [(&'static str, Span); 9] {
+        [
+            ("client", self.client),
+            ("queue", self.queue),
+            ("kv_transfer", self.kv_transfer),
+            ("prefill_new", self.prefill_new),
+            ("reread_evicted", self.reread_evicted),
+            ("reread_uncached", self.reread_uncached),
+            ("reread_broken", self.reread_broken),
+            ("decode", self.decode),
+            ("contention", self.contention),
+        ]
+    }
+}
+
+impl AddAssign for CallParts {
+    fn add_assign(&mut self, other: CallParts) {
+        self.client += other.client;
+        self.queue += other.queue;
+        self.kv_transfer += other.kv_transfer;
+        self.prefill_new += other.prefill_new;
+        self.reread_evicted += other.reread_evicted;
+        self.reread_uncached += other.reread_uncached;
+        self.reread_broken += other.reread_broken;
+        self.decode += other.decode;
+        self.contention += other.contention;
+    }
+}
+
+/// The end of a call, well or badly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// Which call.
+    pub call: CallId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When the call was made.
+    pub submitted: Time,
+    /// When the engine first worked on it; nothing when it never did.
+    pub admitted: Option<Time>,
+    /// When the first token of the answer appeared.
+    pub first_token: Option<Time>,
+    /// When the answer was complete.
+    pub finished: Time,
+    /// Prompt tokens that were taken from a cache.
+    pub cached: Tokens,
+    /// Tokens of the answer.
+    pub output: Tokens,
+    /// Prompt tokens that were computed, by why.
+    pub classes: TokenClasses,
+    /// Where the time went.
+    pub parts: CallParts,
+}
+
+impl Reply {
+    /// Asserts what must hold of every reply to `call`.
+    pub fn check(&self, call: &Call) {
+        assert_eq!(self.call, call.id);
+        assert_eq!(
+            self.parts.total(),
+            self.finished - self.submitted,
+            "parts of {:?} do not sum to it",
+            self.call
+        );
+        if self.outcome.failed() {
+            assert_eq!((self.cached, self.output), (Tokens::ZERO, Tokens::ZERO));
+        } else {
+            assert_eq!(
+                self.cached + self.classes.total(),
+                call.prompt_tokens,
+                "tokens of {:?} do not add up",
+                self.call
+            );
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The thing an agent runs on: hardware x engine x model, in virtual time.
+//!
+//! [`Backend`] is the whole contract between a driver and whatever answers calls. Nothing here knows agents, traces as
+//! files, or a clock.
+
+use crate::call::{Call, Reply};
+use crate::units::Time;
+
+/// Answers calls in virtual time.
+///
+/// A driver submits every call of a moment before it asks for the next event; work that can begin at that moment
+/// begins when [`Backend::next_event`] is asked.
+pub trait Backend {
+    /// Takes in a call made at `now`.
+    fn submit(&mut self, now: Time, call: Call);
+
+    /// Returns the next moment at which a call may end, or nothing when no call is in flight.
+    fn next_event(&mut self) -> Option<Time>;
+
+    /// Moves on to `now` and appends every reply that is complete by then, in order of their end, then of their call.
+    fn advance(&mut self, now: Time, replies: &mut Vec<Reply>);
+}

@@ -1,0 +1,407 @@
+//! Content identity: every prompt as a path in one tree.
+//!
+//! Two prompts share exactly the content of the nodes their paths have in common. A node is a stretch of tokens that
+//! follows its parent; a prompt is named by the node it ends in, so the next prompt costs only its new nodes. The tree
+//! is built while a trace is read (nodes split where two prompts part) and never changes afterwards, which is why an
+//! engine can use a node as the key of what it stores. Knows nothing of agents, engines or files.
+
+use crate::ids::NodeId;
+use crate::units::Tokens;
+use rustc_hash::FxHashMap;
+
+/// The node from which every path starts; it holds no tokens.
+pub const ROOT: NodeId = NodeId(0);
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    parent: NodeId,
+    start: u32,
+    end: u32,
+    head: bool,
+}
+
+/// The finished tree of everything that was recorded.
+#[derive(Clone, Debug)]
+pub struct Content {
+    nodes: Vec<Node>,
+}
+
+impl Content {
+    /// Returns the node that `node` follows.
+    pub fn parent(&self, node: NodeId) -> NodeId {
+        self.nodes[node.index()].parent
+    }
+
+    /// Returns the position at which the node's tokens begin.
+    pub fn start(&self, node: NodeId) -> Tokens {
+        Tokens(u64::from(self.nodes[node.index()].start))
+    }
+
+    /// Returns the position just after the node's last token: the length of a prompt that ends here.
+    pub fn end(&self, node: NodeId) -> Tokens {
+        Tokens(u64::from(self.nodes[node.index()].end))
+    }
+
+    /// Returns whether the node is part of a head (system prompt and tools) that copies of a session share.
+    pub fn is_head(&self, node: NodeId) -> bool {
+        self.nodes[node.index()].head
+    }
+
+    /// Returns the number of nodes, the root included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// Returns the nodes from `tip` up to, but without, the root.
+    pub fn upwards(&self, tip: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let mut at = tip;
+        std::iter::from_fn(move || {
+            (at != ROOT).then(|| {
+                let node = at;
+                at = self.parent(node);
+                node
+            })
+        })
+    }
+
+    /// Writes the path to `tip` into `path`, the node nearest the root first.
+    pub fn path(&self, tip: NodeId, path: &mut Vec<NodeId>) {
+        path.clear();
+        path.extend(self.upwards(tip));
+        path.reverse();
+    }
+
+    /// Returns the deepest node that lies on the paths to both `a` and `b`.
+    pub fn meeting(&self, mut a: NodeId, mut b: NodeId) -> NodeId {
+        while a != b {
+            // The node that starts later cannot be an ancestor of the other; nodes are never empty.
+            if self.start(a) >= self.start(b) && a != ROOT {
+                a = self.parent(a);
+            } else {
+                b = self.parent(b);
+            }
+        }
+        a
+    }
+}
+
+/// Why content could not be added to the tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ContentError {
+    /// Positions are kept in 32 bits.
+    #[error("a prompt of more than 4,294,967,295 tokens")]
+    TooLong,
+    /// Nodes are numbered in 32 bits.
+    #[error("more than 4,294,967,295 distinct pieces of content")]
+    TooMany,
+}
+
+/// One entry of the child table: where a unit with this key follows a node.
+type ChildKey = (NodeId, u64, u32);
+
+#[derive(Clone, Copy, Debug)]
+struct Growing {
+    node: Node,
+    /// The node's keyed units in the arena; empty for content that nothing else can equal.
+    units_from: usize,
+    units: u32,
+    unit_len: u32,
+}
+
+/// The tree while it grows.
+///
+/// Content is appended as keyed *units* (equal keys after equal content are equal content) or as *opaque* stretches
+/// that equal nothing else.
+#[derive(Debug)]
+pub struct ContentBuilder {
+    nodes: Vec<Growing>,
+    keys: Vec<u64>,
+    children: FxHashMap<ChildKey, NodeId>,
+}
+
+impl Default for ContentBuilder {
+    fn default() -> Self {
+        let root = Node {
+            parent: ROOT,
+            start: 0,
+            end: 0,
+            head: false,
+        };
+        ContentBuilder {
+            nodes: vec![Growing {
+                node: root,
+                units_from: 0,
+                units: 0,
+                unit_len: 0,
+            }],
+            keys: Vec::new(),
+            children: FxHashMap::default(),
+        }
+    }
+}
+
+impl ContentBuilder {
+    /// Returns the length of a prompt that ends in `node`.
+    pub fn end(&self, node: NodeId) -> Tokens {
+        Tokens(u64::from(self.nodes[node.index()].node.end))
+    }
+
+    /// Appends `len` tokens that equal nothing else; returns the new end.
+    pub fn opaque(&mut self, at: NodeId, len: Tokens) -> Result<NodeId, ContentError> {
+        if len == Tokens::ZERO {
+            Ok(at)
+        } else {
+            self.grow(at, len, 0..0, 0)
+        }
+    }
+
+    /// Appends one piece of `len` tokens that equals any other with the same `key` at the same place.
+    pub fn piece(&mut self, at: NodeId, key: u64, len: Tokens) -> Result<NodeId, ContentError> {
+        if len == Tokens::ZERO {
+            return Ok(at);
+        }
+        let unit_len = u32::try_from(len.0).map_err(|_| ContentError::TooLong)?;
+        self.units(at, unit_len, &[key])
+    }
+
+    /// Appends units of `unit_len` tokens each, following what is already known as far as it agrees.
+    pub fn units(
+        &mut self,
+        at: NodeId,
+        unit_len: u32,
+        keys: &[u64],
+    ) -> Result<NodeId, ContentError> {
+        assert!(unit_len > 0, "a unit of content holds at least one token");
+        let (mut at, mut rest) = (at, keys);
+        while let Some(&first) = rest.first() {
+            let Some(&child) = self.children.get(&(at, first, unit_len)) else {
+                let from = self.keys.len();
+                self.keys.extend_from_slice(rest);
+                let len = Tokens(u64::from(unit_len) * rest.len() as u64);
+                let grown = self.grow(at, len, from..self.keys.len(), unit_len)?;
+                self.children.insert((at, first, unit_len), grown);
+                return Ok(grown);
+            };
+            let known = self.nodes[child.index()];
+            let theirs = &self.keys[known.units_from..known.units_from + known.units as usize];
+            let agreed = theirs.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            at = if agreed == theirs.len() {
+                child
+            } else {
+                let cut = Tokens(u64::from(known.node.start) + agreed as u64 * u64::from(unit_len));
+                self.split(child, cut)?
+            };
+            rest = &rest[agreed..];
+        }
+        Ok(at)
+    }
+
+    /// Returns the node that ends at position `at` on the path to `tip`, splitting one where needed.
+    ///
+    /// # Panics
+    /// When `at` lies beyond the path's end.
+    pub fn cut(&mut self, tip: NodeId, at: Tokens) -> Result<NodeId, ContentError> {
+        assert!(
+            at <= self.end(tip),
+            "cannot keep {at} of a prompt of {}",
+            self.end(tip)
+        );
+        let mut node = tip;
+        while Tokens(u64::from(self.nodes[node.index()].node.start)) >= at && node != ROOT {
+            node = self.nodes[node.index()].node.parent;
+        }
+        if self.end(node) == at {
+            Ok(node)
+        } else {
+            self.split(node, at)
+        }
+    }
+
+    /// Marks the path to `tip` as a head that copies of a session share.
+    pub fn mark_head(&mut self, tip: NodeId) {
+        let mut at = tip;
+        while at != ROOT && !self.nodes[at.index()].node.head {
+            self.nodes[at.index()].node.head = true;
+            at = self.nodes[at.index()].node.parent;
+        }
+    }
+
+    /// Marks as head whatever at least two of the prompts that end in `tips` have in common, unless a head was declared.
+    pub fn mark_common(&mut self, tips: &[NodeId]) {
+        if tips.iter().any(|&tip| self.begins_with_head(tip)) {
+            return;
+        }
+        let mut passed: FxHashMap<NodeId, u32> = FxHashMap::default();
+        for &tip in tips {
+            let mut at = tip;
+            while at != ROOT {
+                *passed.entry(at).or_default() += 1;
+                at = self.nodes[at.index()].node.parent;
+            }
+        }
+        for &tip in tips {
+            let mut at = tip;
+            while at != ROOT {
+                if passed[&at] > 1 {
+                    self.nodes[at.index()].node.head = true;
+                }
+                at = self.nodes[at.index()].node.parent;
+            }
+        }
+    }
+
+    fn begins_with_head(&self, tip: NodeId) -> bool {
+        let mut at = tip;
+        while at != ROOT {
+            if self.nodes[at.index()].node.head {
+                return true;
+            }
+            at = self.nodes[at.index()].node.parent;
+        }
+        false
+    }
+
+    /// Ends the building: the keys are dropped, the tree stays.
+    pub fn finish(self) -> Content {
+        Content {
+            nodes: self.nodes.into_iter().map(|growing| growing.node).collect(),
+        }
+    }
+
+    fn grow(
+        &mut self,
+        parent: NodeId,
+        len: Tokens,
+        units: std::ops::Range<usize>,
+        unit_len: u32,
+    ) -> Result<NodeId, ContentError> {
+        let start = self.nodes[parent.index()].node.end;
+        let end = u64::from(start) + len.0;
+        let end = u32::try_from(end).map_err(|_| ContentError::TooLong)?;
+        let node = Node {
+            parent,
+            start,
+            end,
+            head: false,
+        };
+        let units_len = u32::try_from(units.len()).map_err(|_| ContentError::TooLong)?;
+        self.push(Growing {
+            node,
+            units_from: units.start,
+            units: units_len,
+            unit_len,
+        })
+    }
+
+    fn push(&mut self, growing: Growing) -> Result<NodeId, ContentError> {
+        let id = u32::try_from(self.nodes.len()).map_err(|_| ContentError::TooMany)?;
+        self.nodes.push(growing);
+        Ok(NodeId(id))
+    }
+
+    /// Gives `node` a new parent that takes over its content before `at`; whoever ends in `node` still does.
+    fn split(&mut self, node: NodeId, at: Tokens) -> Result<NodeId, ContentError> {
+        let whole = self.nodes[node.index()];
+        let at = u32::try_from(at.0).map_err(|_| ContentError::TooLong)?;
+        assert!(
+            whole.node.start < at && at < whole.node.end,
+            "a split must leave two parts"
+        );
+        let unit_len = whole.unit_len.max(1);
+        let before = (at - whole.node.start) / unit_len;
+        let clean = whole.units > 0 && (at - whole.node.start).is_multiple_of(unit_len);
+        let upper = self.push(Growing {
+            node: Node {
+                end: at,
+                ..whole.node
+            },
+            // A cut inside a unit leaves a fragment that equals nothing else, and so does all that follows it.
+            units: if clean { before } else { 0 },
+            ..whole
+        })?;
+        let lower = &mut self.nodes[node.index()];
+        lower.node.parent = upper;
+        lower.node.start = at;
+        if clean {
+            lower.units_from += before as usize;
+            lower.units -= before;
+            let (top, next) = (
+                self.keys[whole.units_from],
+                self.keys[whole.units_from + before as usize],
+            );
+            self.children
+                .insert((whole.node.parent, top, whole.unit_len), upper);
+            self.children.insert((upper, next, whole.unit_len), node);
+        } else if whole.units > 0 {
+            lower.units = 0;
+            let top = self.keys[whole.units_from];
+            self.children
+                .remove(&(whole.node.parent, top, whole.unit_len));
+        }
+        Ok(upper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_blocks_share_a_path_and_part_where_they_differ() {
+        let mut tree = ContentBuilder::default();
+        let a = tree.units(ROOT, 16, &[1, 2, 3, 4]).unwrap();
+        let b = tree.units(ROOT, 16, &[1, 2, 9]).unwrap();
+        let again = tree.units(ROOT, 16, &[1, 2, 3, 4]).unwrap();
+        let content = tree.finish();
+        assert_eq!(again, a);
+        let meeting = content.meeting(a, b);
+        assert_eq!(content.end(meeting), Tokens(32));
+        assert_eq!((content.end(a), content.end(b)), (Tokens(64), Tokens(48)));
+    }
+
+    #[test]
+    fn a_cut_keeps_what_ends_below_it_in_place() {
+        let mut tree = ContentBuilder::default();
+        let prompt = tree.opaque(ROOT, Tokens(100)).unwrap();
+        let output = tree.opaque(prompt, Tokens(20)).unwrap();
+        let cut = tree.cut(output, Tokens(60)).unwrap();
+        let other = tree.opaque(cut, Tokens(5)).unwrap();
+        let content = tree.finish();
+        assert_eq!(content.end(output), Tokens(120));
+        assert_eq!(content.end(content.meeting(output, other)), Tokens(60));
+        assert_eq!(content.meeting(prompt, output), prompt);
+    }
+
+    #[test]
+    fn a_cut_inside_a_block_makes_it_equal_to_nothing() {
+        let mut tree = ContentBuilder::default();
+        let a = tree.units(ROOT, 16, &[1, 2]).unwrap();
+        let cut = tree.cut(a, Tokens(20)).unwrap();
+        let b = tree.units(ROOT, 16, &[1, 2]).unwrap();
+        let content = tree.finish();
+        assert_eq!(content.end(cut), Tokens(20));
+        assert_eq!(content.meeting(a, b), ROOT);
+    }
+
+    #[test]
+    fn opaque_content_equals_nothing_else() {
+        let mut tree = ContentBuilder::default();
+        let a = tree.opaque(ROOT, Tokens(10)).unwrap();
+        let b = tree.opaque(ROOT, Tokens(10)).unwrap();
+        assert_eq!(tree.finish().meeting(a, b), ROOT);
+    }
+
+    #[test]
+    fn positions_that_do_not_fit_are_refused() {
+        let mut tree = ContentBuilder::default();
+        assert_eq!(
+            tree.opaque(ROOT, Tokens(1 << 33)),
+            Err(ContentError::TooLong)
+        );
+    }
+}
