@@ -60,6 +60,8 @@ pub enum Outcome {
     RefusedContext,
     /// Not served: the engine can never hold it in memory.
     RefusedMemory,
+    /// Not served for now: the engine was busy or broken, and the same call may succeed later.
+    Unavailable,
 }
 
 impl Outcome {
@@ -70,12 +72,13 @@ impl Outcome {
             Outcome::Truncated => "truncated",
             Outcome::RefusedContext => "refused:context",
             Outcome::RefusedMemory => "refused:memory",
+            Outcome::Unavailable => "unavailable",
         }
     }
 
     /// Returns whether the call was not answered.
     pub fn failed(self) -> bool {
-        matches!(self, Outcome::RefusedContext | Outcome::RefusedMemory)
+        !matches!(self, Outcome::Ok | Outcome::Truncated)
     }
 }
 

@@ -1,0 +1,444 @@
+//! One run of a session: the closed loop as a state machine.
+//!
+//! An agent is told what happened and when ([`Input`]) and says what it needs next ([`Need`]): a call to the model, or
+//! to be woken at some moment. Each of its conversations has at most one need outstanding. It knows no clock, no socket
+//! and no hardware, so the simulator and the live client drive the very same one.
+
+use crate::call::Outcome;
+use crate::event::{GapParts, RunOutcome};
+use crate::trace::{Ending, Gap, Join, Session};
+use crate::units::{Span, Time, Tokens};
+
+/// Which recorded waits are replayed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// All of them; sessions also start when they were recorded to start.
+    Recorded,
+    /// Tools and the client's overhead; people answer at once.
+    Tools,
+    /// None.
+    None,
+}
+
+/// What a run does when a call is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnRefusal {
+    /// It goes on with its next recorded step.
+    Continue,
+    /// It ends.
+    Stop,
+}
+
+/// Which answer the next prompt carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum History {
+    /// What the model said now, so that its generated prefix stays in the engine's cache.
+    Said,
+    /// What was recorded, which the engine did not generate.
+    Recorded,
+}
+
+/// How often a call that failed for now is made again, and after what pause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retries {
+    /// How many times at most.
+    pub limit: u32,
+    /// The first pause; each further one is twice as long.
+    pub pause: Span,
+}
+
+/// How agents behave: everything about a replay that is neither recorded nor the rig's doing.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Conduct {
+    /// Which waits are replayed.
+    pub pace: Pace,
+    /// How many times faster than recorded the waits pass.
+    pub pace_scale: f64,
+    /// The longest single wait of a person or of unknown cause.
+    pub idle_cap: Span,
+    /// What a refused call does to its run.
+    pub on_refusal: OnRefusal,
+    /// Which answer the next prompt carries.
+    pub history: History,
+    /// Whether a resumed session finds the beginning of its first prompt in the engine's cache.
+    pub warm_start: bool,
+    /// What to do about calls that fail for now.
+    pub retries: Retries,
+}
+
+impl Default for Conduct {
+    fn default() -> Conduct {
+        Conduct {
+            pace: Pace::Tools,
+            pace_scale: 1.0,
+            idle_cap: Span(60_000_000_000),
+            on_refusal: OnRefusal::Continue,
+            history: History::Said,
+            warm_start: false,
+            retries: Retries {
+                limit: 3,
+                pause: Span(1_000_000_000),
+            },
+        }
+    }
+}
+
+impl Conduct {
+    /// Returns the waits of a gap that are replayed, and how much of them the idle cap cut off.
+    fn waits(&self, gap: &Gap) -> (GapParts, Span) {
+        if self.pace == Pace::None {
+            return (GapParts::default(), Span::ZERO);
+        }
+        let people_answer = self.pace == Pace::Recorded;
+        let unknown_is_tool = gap.after != Ending::EndOfTurn;
+        let mut cut = Span::ZERO;
+        let mut capped = |wait: Span| {
+            cut += wait.saturating_sub(self.idle_cap);
+            wait.min(self.idle_cap)
+        };
+        let unknown = if unknown_is_tool || people_answer {
+            capped(gap.unknown)
+        } else {
+            Span::ZERO
+        };
+        let human = if people_answer {
+            capped(gap.human)
+        } else {
+            Span::ZERO
+        };
+        let scaled = |wait: Span| wait.scaled_down(self.pace_scale);
+        let (as_tool, as_wait) = if unknown_is_tool {
+            (unknown, Span::ZERO)
+        } else {
+            (Span::ZERO, unknown)
+        };
+        let parts = GapParts {
+            client: scaled(gap.client),
+            tool: scaled(gap.tool + as_tool),
+            wait: scaled(human + as_wait),
+            subagent: Span::ZERO,
+        };
+        (parts, cut)
+    }
+}
+
+/// What an agent is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// The run begins.
+    Start,
+    /// The moment a conversation asked for has come.
+    Wake {
+        /// Which conversation.
+        thread: u32,
+    },
+    /// A conversation's call has ended.
+    Answer {
+        /// Which conversation.
+        thread: u32,
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// What an agent needs, or has to report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// A conversation calls the model.
+    Call {
+        /// Which conversation.
+        thread: u32,
+        /// Which of its recorded steps.
+        step: u32,
+        /// Its lap.
+        lap: u32,
+        /// How much of the prompt at most the engine can have seen: calls that failed left nothing.
+        seen_limit: Tokens,
+        /// For the first call of a sub-agent: its parent conversation.
+        parent: Option<u32>,
+    },
+    /// A conversation wants to be woken.
+    Wake {
+        /// Which conversation.
+        thread: u32,
+        /// When.
+        at: Time,
+    },
+    /// A conversation's lap has ended.
+    LapEnded {
+        /// Which conversation.
+        thread: u32,
+        /// Its lap.
+        lap: u32,
+        /// Where the time since the answer went.
+        gap: GapParts,
+        /// What the idle cap cut off.
+        cut: Span,
+    },
+    /// The run has ended.
+    RunEnded {
+        /// How.
+        outcome: RunOutcome,
+    },
+}
+
+/// Where a conversation stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Not started; a sub-agent waits for its parent's step.
+    Asleep,
+    /// Due to be started.
+    Starting,
+    /// A call is out.
+    Calling,
+    /// Its call failed for now and will be made again.
+    Retrying { since: Time },
+    /// Children must end first.
+    Joining { since: Time },
+    /// A gap passes.
+    Waiting {
+        since: Time,
+        parts: GapParts,
+        cut: Span,
+    },
+    /// Nothing more to do.
+    Ended,
+}
+
+/// One conversation of the run.
+#[derive(Clone, Debug)]
+struct Conversation {
+    phase: Phase,
+    /// The next step to call, or the one being called.
+    step: u32,
+    lap: u32,
+    attempts: u32,
+    /// Pauses before retries in this lap.
+    retried: Span,
+    /// How far the engine can have got: the longest prompt and answer that succeeded.
+    reached: Tokens,
+    parent: Option<u32>,
+}
+
+/// One run of a session.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    conversations: Vec<Conversation>,
+    stopped: bool,
+    ended: bool,
+}
+
+impl Agent {
+    /// Returns a run of `session` that has not begun.
+    pub fn new(session: &Session) -> Agent {
+        let asleep = Conversation {
+            phase: Phase::Asleep,
+            step: 0,
+            lap: 0,
+            attempts: 0,
+            retried: Span::ZERO,
+            reached: Tokens::ZERO,
+            parent: None,
+        };
+        Agent {
+            conversations: vec![asleep; session.threads.len()],
+            stopped: false,
+            ended: false,
+        }
+    }
+
+    /// Returns whether no conversation has anything outstanding, detached ones included.
+    pub fn idle(&self) -> bool {
+        self.conversations
+            .iter()
+            .all(|one| matches!(one.phase, Phase::Asleep | Phase::Ended))
+    }
+
+    /// Takes in what happened at `now` and appends what the run needs now.
+    pub fn step(
+        &mut self,
+        session: &Session,
+        conduct: &Conduct,
+        now: Time,
+        input: Input,
+        needs: &mut Vec<Need>,
+    ) {
+        match input {
+            Input::Start => {
+                assert_eq!(
+                    self.conversations[0].phase,
+                    Phase::Asleep,
+                    "a run starts once"
+                );
+                self.conversations[0].phase = Phase::Starting;
+                needs.push(Need::Wake { thread: 0, at: now });
+            }
+            Input::Wake { thread } => {
+                self.woken(session, now, thread, needs);
+                if self.conversations[thread as usize].phase == Phase::Ended {
+                    // Parents that waited for this child go on.
+                    for parent in 0..self.conversations.len() as u32 {
+                        self.pass_gap(session, conduct, now, parent, needs);
+                    }
+                }
+            }
+            Input::Answer { thread, outcome } => {
+                self.answered(session, conduct, now, thread, outcome, needs)
+            }
+        }
+        self.note_end(session, needs);
+    }
+
+    /// The moment a conversation asked for has come: it calls, or it has ended.
+    fn woken(&mut self, session: &Session, now: Time, thread: u32, needs: &mut Vec<Need>) {
+        let steps = session.threads[thread as usize].steps.len() as u32;
+        let one = &mut self.conversations[thread as usize];
+        match one.phase {
+            Phase::Starting => {}
+            Phase::Retrying { since } => one.retried += now - since,
+            Phase::Waiting { since, parts, cut } => {
+                let mut gap = parts;
+                // A driver in real time may wake late; being late is the client's doing.
+                gap.client +=
+                    (now - since).saturating_sub(parts.total() - parts.subagent) + one.retried;
+                needs.push(Need::LapEnded {
+                    thread,
+                    lap: one.lap,
+                    gap,
+                    cut,
+                });
+                one.retried = Span::ZERO;
+                one.lap += 1;
+                one.step += 1;
+                if one.step == steps || self.stopped {
+                    one.phase = Phase::Ended;
+                    return;
+                }
+            }
+            Phase::Asleep | Phase::Calling | Phase::Joining { .. } | Phase::Ended => {
+                unreachable!("thread {thread} was woken while {:?}", one.phase)
+            }
+        }
+        one.phase = Phase::Calling;
+        let first = one.step == 0 && one.attempts == 0;
+        needs.push(Need::Call {
+            thread,
+            step: one.step,
+            lap: one.lap,
+            seen_limit: one.reached,
+            parent: one.parent.filter(|_| first),
+        });
+    }
+
+    /// A call has ended: it is made again, or its gap begins.
+    fn answered(
+        &mut self,
+        session: &Session,
+        conduct: &Conduct,
+        now: Time,
+        thread: u32,
+        outcome: Outcome,
+        needs: &mut Vec<Need>,
+    ) {
+        let one = &mut self.conversations[thread as usize];
+        assert_eq!(
+            one.phase,
+            Phase::Calling,
+            "thread {thread} got an answer it did not ask for"
+        );
+        if outcome == Outcome::Unavailable && one.attempts < conduct.retries.limit {
+            let pause = Span(conduct.retries.pause.0 << one.attempts.min(16));
+            one.attempts += 1;
+            one.phase = Phase::Retrying { since: now };
+            return needs.push(Need::Wake {
+                thread,
+                at: now + pause,
+            });
+        }
+        one.attempts = 0;
+        let step = &session.threads[thread as usize].steps[one.step as usize];
+        if outcome.failed() {
+            self.stopped |= conduct.on_refusal == OnRefusal::Stop;
+        } else {
+            one.reached = one.reached.max(step.prompt_tokens + step.output_tokens);
+        }
+        if !self.stopped {
+            for spawn in &step.gap.spawns {
+                let child = &mut self.conversations[spawn.thread as usize];
+                assert_eq!(child.phase, Phase::Asleep, "a child starts once");
+                child.phase = Phase::Starting;
+                child.parent = Some(thread);
+                let offset = if conduct.pace == Pace::None {
+                    Span::ZERO
+                } else {
+                    spawn.offset.scaled_down(conduct.pace_scale)
+                };
+                needs.push(Need::Wake {
+                    thread: spawn.thread,
+                    at: now + offset,
+                });
+            }
+        }
+        self.conversations[thread as usize].phase = Phase::Joining { since: now };
+        self.pass_gap(session, conduct, now, thread, needs);
+    }
+
+    /// Lets the gap pass once no joined child is left to wait for.
+    fn pass_gap(
+        &mut self,
+        session: &Session,
+        conduct: &Conduct,
+        now: Time,
+        thread: u32,
+        needs: &mut Vec<Need>,
+    ) {
+        let one = &self.conversations[thread as usize];
+        let Phase::Joining { since } = one.phase else {
+            return;
+        };
+        let gap = &session.threads[thread as usize].steps[one.step as usize].gap;
+        let waits_for = |&child: &u32| {
+            !matches!(
+                self.conversations[child as usize].phase,
+                Phase::Ended | Phase::Asleep
+            )
+        };
+        if gap.joins.iter().any(waits_for) {
+            return;
+        }
+        let (mut parts, cut) = if self.stopped {
+            Default::default()
+        } else {
+            conduct.waits(gap)
+        };
+        needs.push(Need::Wake {
+            thread,
+            at: now + parts.total(),
+        });
+        parts.subagent = now - since;
+        self.conversations[thread as usize].phase = Phase::Waiting {
+            since: now,
+            parts,
+            cut,
+        };
+    }
+
+    fn note_end(&mut self, session: &Session, needs: &mut Vec<Need>) {
+        if self.ended || self.conversations[0].phase != Phase::Ended {
+            return;
+        }
+        let waited_for = |(index, one): (usize, &Conversation)| {
+            session.threads[index].join != Join::Detached
+                && !matches!(one.phase, Phase::Asleep | Phase::Ended)
+        };
+        if !self.conversations.iter().enumerate().any(waited_for) {
+            self.ended = true;
+            let outcome = if self.stopped {
+                RunOutcome::Stopped
+            } else {
+                RunOutcome::Completed
+            };
+            needs.push(Need::RunEnded { outcome });
+        }
+    }
+}
