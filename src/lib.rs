@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod catalog;
 pub mod ids;
 pub mod known;
 pub mod rig;
