@@ -5,6 +5,7 @@ pub mod agent;
 pub mod call;
 pub mod event;
 pub mod fleet;
+pub mod catalog;
 pub mod ids;
 pub mod known;
 pub mod rig;
