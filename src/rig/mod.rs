@@ -8,9 +8,11 @@ pub mod cost;
 pub mod engine;
 pub mod fine;
 pub mod kv;
+pub mod recorded;
 pub mod step;
 
 use crate::call::{Call, Reply};
+use crate::operating_point::OperatingPoint;
 use crate::units::Time;
 
 /// Answers calls in virtual time.
@@ -26,4 +28,26 @@ pub trait Backend {
 
     /// Moves on to `now` and appends every reply that is complete by then, in order of their end, then of their call.
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>);
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn submit(&mut self, now: Time, call: Call) {
+        (**self).submit(now, call);
+    }
+
+    fn next_event(&mut self) -> Option<Time> {
+        (**self).next_event()
+    }
+
+    fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
+        (**self).advance(now, replies);
+    }
+}
+
+/// A backend, and what its answers hold for.
+pub struct Rig {
+    /// What it is and how far it can be trusted.
+    pub point: OperatingPoint,
+    /// What answers.
+    pub backend: Box<dyn Backend + Send>,
 }

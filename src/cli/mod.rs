@@ -1,0 +1,62 @@
+//! The command line: what was typed, and the dispatch to one file for each command.
+//!
+//! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
+//! The standard output carries the answer alone; talk goes to the standard error.
+
+mod import;
+mod inspect;
+mod list;
+mod output;
+mod replay;
+mod rigs;
+mod talk;
+mod traces;
+
+use crate::error::{Error, Exit};
+use clap::Parser;
+
+/// Times the agent loop: replays recorded coding-agent sessions on a rig and accounts for every second.
+#[derive(Parser, Debug)]
+#[command(name = "laptime", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Typed {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command line or a scenario is wrong; \
+3 an input file is wrong; 4 no call succeeded or an engine was lost; 5 an internal error; 6 a live run was \
+bound by its client; 130 interrupted.";
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Replay recorded sessions with N agents on one or several rigs, and report.
+    Replay(replay::Replay),
+    /// Say what is in a trace.
+    Inspect(inspect::Inspect),
+    /// Turn a foreign trace into the native format, and say what was lost.
+    Import(import::Import),
+    /// List what rigs can be made of.
+    List(list::List),
+}
+
+/// Does what the command line asks and returns how it went.
+pub fn main() -> Exit {
+    let done = match Typed::parse().command {
+        Command::Replay(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::List(command) => command.run(),
+    };
+    match done {
+        Ok(()) => Exit::Done,
+        Err(error) => tell(&error),
+    }
+}
+
+fn tell(error: &Error) -> Exit {
+    let exit = error.exit();
+    if exit != Exit::Done {
+        talk::error(error);
+    }
+    exit
+}

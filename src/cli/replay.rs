@@ -1,0 +1,313 @@
+//! `laptime replay`: recorded sessions, N agents at a time, on one or several rigs.
+
+use super::output::{self, Target};
+use super::talk::{self, Progress, Watched};
+use super::{rigs, traces};
+use crate::agent;
+use crate::error::Error;
+use crate::fleet;
+use crate::journal::Journal;
+use crate::metrics::FAILURES;
+use crate::report::text::counted;
+use crate::report::{csv, json, text};
+use crate::rig::Rig;
+use crate::study::replay::{Replay as Replayed, Workload, replay};
+use crate::trace::Trace;
+use crate::units::Span;
+use clap::{Args, ValueEnum};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// What was typed.
+#[derive(Args, Debug)]
+pub(super) struct Replay {
+    /// Traces to replay, native or importable, .gz or .zst; a folder stands for all in it.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    trace: Vec<PathBuf>,
+    /// HARDWARE/ENGINE[@VERSION]/MODEL to simulate, or `recorded`; may be repeated.
+    #[arg(
+        long,
+        value_name = "RIG",
+        required_unless_present = "url",
+        conflicts_with = "url"
+    )]
+    rig: Vec<String>,
+    /// An OpenAI-compatible engine to replay against.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The model to ask for at the URL.
+    #[arg(long, value_name = "NAME", requires = "url")]
+    model: Option<String>,
+    /// A setting of the engine or rig, such as engine.prefix_caching=off; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting)]
+    set: Vec<(String, String)>,
+    /// How many runs are under way at the same time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    agents: u32,
+    /// How many runs in all; every session once, and at least one for each agent, when absent.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// What runs have in common.
+    #[arg(long, value_enum, default_value_t = Share::Head)]
+    share: Share,
+    /// Which recorded waits are replayed.
+    #[arg(long, value_enum, default_value_t = Pace::Tools)]
+    pace: Pace,
+    /// How many times faster than recorded the waits pass.
+    #[arg(long, value_name = "X", default_value = "1", value_parser = positive)]
+    pace_scale: f64,
+    /// The longest single wait of a person or of unknown cause.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = Span::parse)]
+    idle_cap: Span,
+    /// What a refused call does to its run.
+    #[arg(long, value_enum, default_value_t = OnRefusal::Continue)]
+    on_refusal: OnRefusal,
+    /// Begin resumed sessions with all but the newest part of their first prompt in the cache.
+    #[arg(long)]
+    warm_start: bool,
+    /// Tokens in a block of hashed traces, instead of inferring it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    block_size: Option<u32>,
+    /// Where random choices begin.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Write the result document to PATH, or to the standard output for `-`.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    /// Write result.json, calls.csv and the event journal into DIR.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Leave `calls` and `laps` out of the result document.
+    #[arg(long)]
+    no_calls: bool,
+    /// Show no progress; warnings and errors remain.
+    #[arg(long, short)]
+    quiet: bool,
+    /// A folder of hardware, engine and model files laid over the built-in catalogue; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    catalog: Vec<PathBuf>,
+    /// How many rigs are simulated at the same time; all cores when absent.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Share {
+    /// What the recording shares, and the head between copies of a session.
+    Head,
+    /// Nothing.
+    None,
+    /// Everything: copies of a session are identical.
+    All,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Pace {
+    /// All waits; sessions also start when they were recorded to start.
+    Recorded,
+    /// Tools and the client's overhead; people answer at once.
+    Tools,
+    /// No waits.
+    None,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum OnRefusal {
+    /// The run goes on with its next recorded step.
+    Continue,
+    /// The run ends.
+    Stop,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
+    if number.is_finite() && number > 0.0 {
+        Ok(number)
+    } else {
+        Err("expected a number above 0".to_string())
+    }
+}
+
+impl Replay {
+    /// Replays and reports.
+    pub(super) fn run(self) -> Result<(), Error> {
+        if self.url.is_some() {
+            return Err(Error::usage("live replay is not built into this version")
+                .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
+        }
+        let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
+        let built: Result<Vec<Rig>, Error> = self
+            .rig
+            .iter()
+            .map(|spec| rigs::build(spec, &self.set, &trace))
+            .collect();
+        let rigs = built?;
+        let json = self.json.as_deref().map(Target::open).transpose()?;
+        let folders = self
+            .out
+            .as_deref()
+            .map(|out| open_folders(out, &rigs))
+            .transpose()?;
+        let workload = Workload::new(&trace, self.plan(), self.seed);
+        let replays = self.on_all(&trace, &workload, rigs, folders.as_deref())?;
+        for replayed in &replays {
+            warn_of_failures(replayed);
+        }
+        self.deliver(&replays, json, folders.as_deref())
+    }
+
+    fn plan(&self) -> fleet::Plan {
+        let conduct = agent::Conduct {
+            pace: match self.pace {
+                Pace::Recorded => agent::Pace::Recorded,
+                Pace::Tools => agent::Pace::Tools,
+                Pace::None => agent::Pace::None,
+            },
+            pace_scale: self.pace_scale,
+            idle_cap: self.idle_cap,
+            on_refusal: match self.on_refusal {
+                OnRefusal::Continue => agent::OnRefusal::Continue,
+                OnRefusal::Stop => agent::OnRefusal::Stop,
+            },
+            warm_start: self.warm_start,
+            ..agent::Conduct::default()
+        };
+        fleet::Plan {
+            agents: self.agents,
+            runs: self.runs,
+            share: match self.share {
+                Share::Head => fleet::Share::Head,
+                Share::None => fleet::Share::None,
+                Share::All => fleet::Share::All,
+            },
+            conduct,
+        }
+    }
+
+    /// Replays on every rig, several at the same time; results stand in the order of the rigs.
+    fn on_all<'w>(
+        &self,
+        trace: &Trace,
+        workload: &'w Workload,
+        rigs: Vec<Rig>,
+        folders: Option<&[PathBuf]>,
+    ) -> Result<Vec<Replayed<'w>>, Error> {
+        let progress = Progress::new(workload.calls * rigs.len() as u64, self.quiet);
+        let threads = self.threads.unwrap_or(0) as usize;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|error| Error::usage(format!("cannot use {threads} threads: {error}")))?;
+        let one = |(place, rig): (usize, Rig)| {
+            let folder = folders.map(|folders| folders[place].as_path());
+            on_one(trace, workload, rig, folder, &progress)
+        };
+        let replays = pool.install(|| rigs.into_par_iter().enumerate().map(one).collect());
+        progress.finish();
+        replays
+    }
+
+    fn deliver(
+        &self,
+        replays: &[Replayed<'_>],
+        json: Option<Target>,
+        folders: Option<&[PathBuf]>,
+    ) -> Result<(), Error> {
+        let rows = !self.no_calls;
+        if let (Some(out), Some(folders)) = (&self.out, folders) {
+            let document = Target::open(&out.join("result.json"))?;
+            document.write(|mut out| json::write(&mut out, replays, rows))?;
+            for (replayed, folder) in replays.iter().zip(folders) {
+                let calls = Target::open(&folder.join("calls.csv"))?;
+                calls.write(|out| csv::write(out, replayed))?;
+            }
+        }
+        let silent = json.as_ref().is_some_and(Target::is_stdout);
+        if let Some(target) = json {
+            target.write(|mut out| json::write(&mut out, replays, rows))?;
+        }
+        if silent {
+            return Ok(());
+        }
+        output::print(&text::render(replays, output::look()))
+    }
+}
+
+fn on_one<'w>(
+    trace: &Trace,
+    workload: &'w Workload,
+    rig: Rig,
+    folder: Option<&Path>,
+    progress: &Progress,
+) -> Result<Replayed<'w>, Error> {
+    let path = folder
+        .map(|folder| folder.join("journal.jsonl"))
+        .unwrap_or_default();
+    let wrong = |source| Error::write(&path, source);
+    let journal = match folder {
+        Some(_) => Some(Journal::new(BufWriter::new(
+            File::create(&path).map_err(wrong)?,
+        ))),
+        None => None,
+    };
+    let mut watched = Watched::new(progress, journal);
+    let replayed = replay(trace, workload, rig, &mut watched);
+    if let Some(journal) = watched.into_inner() {
+        let mut file = journal.finish().map_err(wrong)?;
+        file.flush().map_err(wrong)?;
+    }
+    Ok(replayed)
+}
+
+/// Makes the folder of each rig: `out` itself for one rig, else one in it for each, named after the rig.
+fn open_folders(out: &Path, rigs: &[Rig]) -> Result<Vec<PathBuf>, Error> {
+    let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+    let mut folders = Vec::new();
+    for rig in rigs {
+        let name = rig.point.name.replace(['/', '\\'], "_");
+        let copies = taken.entry(name.clone()).or_default();
+        *copies += 1;
+        let folder = match (rigs.len(), *copies) {
+            (1, _) => out.to_path_buf(),
+            (_, 1) => out.join(name),
+            (_, copy) => out.join(format!("{name}-{copy}")),
+        };
+        fs::create_dir_all(&folder).map_err(|source| Error::write(&folder, source))?;
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
+fn warn_of_failures(replayed: &Replayed<'_>) {
+    let summary = &replayed.metrics.summary;
+    if summary.failed_calls == 0 {
+        return;
+    }
+    let whys = FAILURES
+        .iter()
+        .zip(&summary.failures)
+        .filter(|(_, count)| **count > 0);
+    let whys: Vec<String> = whys
+        .map(|(outcome, count)| format!("{count} {} ({})", outcome.word(), meaning(*outcome)))
+        .collect();
+    talk::warning(&format!(
+        "{}: {} of {} failed: {}",
+        replayed.point.name,
+        summary.failed_calls,
+        counted(summary.calls.into(), "call"),
+        whys.join(", ")
+    ));
+}
+
+fn meaning(outcome: crate::call::Outcome) -> &'static str {
+    use crate::call::Outcome;
+    match outcome {
+        Outcome::RefusedContext => "longer than the engine's context",
+        Outcome::RefusedMemory => "more than the engine's memory ever holds",
+        Outcome::Unavailable => "the engine was busy or broken",
+        Outcome::Ok | Outcome::Truncated => "answered",
+    }
+}

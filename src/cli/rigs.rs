@@ -1,0 +1,95 @@
+//! From a rig's name as typed to something that answers calls.
+
+use super::talk;
+use crate::error::Error;
+use crate::known::Trust;
+use crate::operating_point::{Kind, OperatingPoint};
+use crate::report::text::counted;
+use crate::rig::Rig;
+use crate::rig::recorded::Recorded;
+use crate::trace::Trace;
+use std::collections::BTreeMap;
+
+/// The name of the rig that answers as the recording did.
+pub(super) const RECORDED: &str = "recorded";
+
+/// Reads `KEY=VALUE`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_string(), value.trim().to_string()))
+        }
+        _ => Err("expected KEY=VALUE, such as engine.prefix_caching=off".to_string()),
+    }
+}
+
+/// Builds the rig that `spec` names, with `settings` in force.
+pub(super) fn build(
+    spec: &str,
+    settings: &[(String, String)],
+    trace: &Trace,
+) -> Result<Rig, Error> {
+    if spec == RECORDED {
+        return recorded(settings, trace);
+    }
+    let parts: Vec<&str> = spec.split('/').collect();
+    if parts.len() != 3 || parts.iter().any(|part| part.is_empty()) {
+        return Err(Error::usage(format!("`{spec}` is not a rig")).with_help(
+            "write HARDWARE/ENGINE[@VERSION]/MODEL, or `recorded`; `laptime list rigs` lists names",
+        ));
+    }
+    Err(
+        Error::usage(format!("rig `{spec}` is not in the catalogue"))
+            .with_help("`laptime list rigs` lists what there is"),
+    )
+}
+
+fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {
+    if let Some((key, _)) = settings.first() {
+        return Err(
+            Error::usage(format!("the rig `{RECORDED}` has no setting `{key}`"))
+                .with_help("settings belong to simulated rigs"),
+        );
+    }
+    let backend = Recorded::new(trace);
+    let untimed = backend.steps_without_time();
+    if untimed > 0 {
+        talk::warning(&format!(
+            "{untimed} of {} have no recorded time; on `{RECORDED}` they take none",
+            counted(trace.calls() as u64, "call")
+        ));
+    }
+    let assumed = backend.steps_without_cached();
+    if assumed > 0 {
+        talk::warning(&format!(
+            "{assumed} of {} do not say what came from a cache; one that forgets nothing is assumed",
+            counted(trace.calls() as u64, "call")
+        ));
+    }
+    let models: Vec<&str> = trace
+        .sessions
+        .iter()
+        .filter_map(|one| one.model.as_deref())
+        .collect();
+    let same = models.windows(2).all(|pair| pair[0] == pair[1]);
+    let point = OperatingPoint {
+        name: RECORDED.to_string(),
+        kind: Kind::Simulated,
+        hardware: None,
+        engine: None,
+        engine_version: None,
+        model: models.first().filter(|_| same).map(ToString::to_string),
+        quantization: None,
+        settings: BTreeMap::new(),
+        trust: Trust::Measured,
+        error_interval: None,
+        known_by:
+            "every call takes the time it took when it was recorded; neighbours cost nothing, and \
+                   the whole of a call counts as writing its answer"
+                .to_string(),
+    };
+    Ok(Rig {
+        point,
+        backend: Box::new(backend),
+    })
+}

@@ -1,0 +1,5 @@
+//! Questions asked of one or many replays: values in, an answer out.
+//!
+//! Nothing here prints, parses what a person typed, or opens a file by its name.
+
+pub mod replay;

@@ -1,0 +1,102 @@
+//! The plainest question: what happens when these sessions run on that rig?
+//!
+//! Ties trace, fleet, rig, driver and metrics together. Everything a result document says is in [`Replay`] and the
+//! [`Workload`] that several rigs share.
+
+use crate::event::{Event, Sink};
+use crate::fleet::{Fleet, Plan};
+use crate::metrics::{Metrics, RunMetrics};
+use crate::operating_point::OperatingPoint;
+use crate::rig::Rig;
+use crate::sim;
+use crate::trace::Trace;
+
+/// What was replayed, apart from the rig.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Workload {
+    /// The files, by name and digest.
+    pub traces: Vec<(String, String)>,
+    /// The sessions' names, by their place in the trace.
+    pub sessions: Vec<String>,
+    /// How many runs, at once and in all, and how agents behave.
+    pub plan: Plan,
+    /// How many runs in all.
+    pub runs: u32,
+    /// How many calls that makes when none is made again.
+    pub calls: u64,
+    /// What random choices began from.
+    pub seed: u64,
+}
+
+impl Workload {
+    /// Returns the workload that `plan` makes of `trace`.
+    pub fn new(trace: &Trace, plan: Plan, seed: u64) -> Workload {
+        let runs = plan.runs_of(trace);
+        let steps: Vec<u64> = trace
+            .sessions
+            .iter()
+            .map(|session| {
+                session
+                    .threads
+                    .iter()
+                    .map(|one| one.steps.len() as u64)
+                    .sum()
+            })
+            .collect();
+        let (rounds, rest) = (runs as usize / steps.len(), runs as usize % steps.len());
+        let calls = steps.iter().sum::<u64>() * rounds as u64 + steps[..rest].iter().sum::<u64>();
+        let named = |source: &crate::trace::Source| (source.name.clone(), source.digest.clone());
+        Workload {
+            traces: trace.sources.iter().map(named).collect(),
+            sessions: trace
+                .sessions
+                .iter()
+                .map(|session| session.id.clone())
+                .collect(),
+            plan,
+            runs,
+            calls,
+            seed,
+        }
+    }
+}
+
+/// What came of it on one rig.
+#[derive(Clone, Debug)]
+pub struct Replay<'w> {
+    /// What was replayed.
+    pub workload: &'w Workload,
+    /// What the figures hold for.
+    pub point: OperatingPoint,
+    /// The figures.
+    pub metrics: RunMetrics,
+}
+
+/// Hands every event to two sinks.
+#[derive(Debug)]
+struct Both<'s, A, B>(&'s mut A, &'s mut B);
+
+impl<A: Sink, B: Sink> Sink for Both<'_, A, B> {
+    fn event(&mut self, event: Event) {
+        self.0.event(event.clone());
+        self.1.event(event);
+    }
+}
+
+/// Replays `workload`, which must be of `trace`, on a simulated rig. `also` takes the events as well.
+pub fn replay<'w>(
+    trace: &Trace,
+    workload: &'w Workload,
+    mut rig: Rig,
+    also: &mut impl Sink,
+) -> Replay<'w> {
+    let room = usize::try_from(workload.calls).unwrap_or(0);
+    let mut metrics = Metrics::with_capacity(room);
+    let mut fleet = Fleet::new(trace, workload.plan);
+    sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut metrics));
+    Replay {
+        workload,
+        point: rig.point,
+        metrics: metrics.finish(),
+    }
+}
