@@ -1,7 +1,21 @@
 //! Catalogue files: the ones inside the program and the ones a user lays over them.
 //!
 //! One thing per file, in TOML. Every figure is an inline table with its value, unit, source and trust; nothing is read
-//! without them. Fields that nobody reads are errors, so a slip of the pen cannot pass for a default.
+//! without them. Fields that nobody reads are errors, so a slip of the pen cannot pass for a default. The least that a
+//! file `hardware/my-box.toml` of an overlay folder holds:
+//!
+//! ```toml
+//! name = "my-box"
+//! title = "The box under my desk"
+//! chip = "my-box"                  # what calibrations and defaults of engines go by
+//! platform = "cuda"                # or "metal", "rocm"
+//! form = "desktop"
+//! devices = 1                      # figures below are for one of them
+//! unified_memory = false
+//! memory = { value = 24, unit = "GiB", source = "label", trust = "datasheet" }
+//! usable = { value = 23.5, unit = "GiB", source = "nvidia-smi", trust = "measured" }
+//! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
+//! ```
 
 mod engine;
 mod hardware;

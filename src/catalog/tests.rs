@@ -133,9 +133,9 @@ fn every_figure_of_a_model_is_sourced() {
             &model.active_params,
             &model.lm_head_params,
         ];
-        params
-            .into_iter()
-            .for_each(|params| check_known(owner, params));
+        for params in params {
+            check_known(owner, params);
+        }
         let bytes = [
             &model.weights,
             &model.read_per_token,
@@ -143,9 +143,9 @@ fn every_figure_of_a_model_is_sourced() {
             &model.kv_bytes_per_token,
             &model.state_bytes_per_sequence,
         ];
-        bytes
-            .into_iter()
-            .for_each(|bytes| check_known(owner, bytes));
+        for bytes in bytes {
+            check_known(owner, bytes);
+        }
         model
             .state_page_bytes
             .iter()
@@ -312,7 +312,7 @@ fn defaults_follow_version_device_and_model() {
     );
     let share = "gpu_memory_utilization";
     assert_eq!(
-        default("0.19.0", "h100", plain, share),
+        default("0.19.1", "h100", plain, share),
         SettingValue::Float(0.9)
     );
     assert_eq!(
@@ -321,11 +321,11 @@ fn defaults_follow_version_device_and_model() {
     );
     let caching = "prefix_caching";
     assert_eq!(
-        default("0.19.0", "h100", hybrid, caching),
+        default("0.19.1", "h100", hybrid, caching),
         SettingValue::Bool(false)
     );
     assert_eq!(
-        default("0.19.0", "h100", plain, caching),
+        default("0.19.1", "h100", plain, caching),
         SettingValue::Bool(true)
     );
     assert_eq!(
