@@ -365,6 +365,25 @@ fn settings_are_read_by_their_type() {
 }
 
 #[test]
+fn the_last_choice_of_a_user_wins_over_the_default() {
+    let catalog = Catalog::builtin();
+    let llama = catalog.engine("llama.cpp").unwrap();
+    let point = Point {
+        version: &llama.default_version,
+        hardware: catalog.hardware("dgx-spark").unwrap(),
+        model: catalog.model("qwen3.6-27b-q8_0").unwrap(),
+    };
+    let chosen = [("b", "512"), ("batch_size", "4096")];
+    let settings = llama.settings_at(point, chosen).unwrap();
+    assert_eq!(settings["batch_size"].as_int(), Some(4096));
+    assert_eq!(settings["slot_prompt_similarity"].as_f64(), Some(0.1));
+    assert_eq!(settings["checkpoint_min_step"].as_int(), Some(8192));
+    assert_eq!(settings["reasoning_preserve"].as_bool(), Some(false));
+    assert_eq!(settings["split_mode"].as_text(), Some("layer"));
+    assert!(llama.settings_at(point, [("bath_size", "1")]).is_err());
+}
+
+#[test]
 fn every_engine_can_switch_prefix_caching() {
     for engine in Catalog::builtin().all_engines() {
         assert!(
