@@ -1,0 +1,6 @@
+//! The one integration binary: a module per subject.
+
+mod cli;
+mod metrics;
+mod schema;
+mod tidy;
