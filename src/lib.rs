@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod call;
+pub mod catalog;
 pub mod cli;
 pub mod error;
 pub mod event;

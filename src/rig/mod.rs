@@ -3,7 +3,13 @@
 //! [`Backend`] is the whole contract between a driver and whatever answers calls. Nothing here knows agents, traces as
 //! files, or a clock.
 
+pub mod book;
+pub mod cost;
+pub mod engine;
+pub mod fine;
+pub mod kv;
 pub mod recorded;
+pub mod step;
 
 use crate::call::{Call, Reply};
 use crate::operating_point::OperatingPoint;

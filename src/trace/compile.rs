@@ -477,7 +477,7 @@ impl Compiler {
         Trace {
             sources: self.sources,
             sessions,
-            content,
+            content: content.into(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod record;
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
 use content::Content;
+use std::sync::Arc;
 
 /// Everything that was read, ready to be replayed.
 #[derive(Clone, Debug)]
@@ -19,8 +20,8 @@ pub struct Trace {
     pub sources: Vec<Source>,
     /// The sessions, in input order.
     pub sessions: Vec<Session>,
-    /// The identity of every prompt and output.
-    pub content: Content,
+    /// The identity of every prompt and output; engines keep it at hand, hence shared.
+    pub content: Arc<Content>,
 }
 
 /// One file that was read.

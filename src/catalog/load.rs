@@ -1,0 +1,312 @@
+//! Catalogue files: the ones inside the program and the ones a user lays over them.
+//!
+//! One thing per file, in TOML. Every figure is an inline table with its value, unit, source and trust; nothing is read
+//! without them. Fields that nobody reads are errors, so a slip of the pen cannot pass for a default.
+
+mod engine;
+mod hardware;
+mod model;
+mod read;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::suggest::question;
+use super::{Catalog, What};
+use read::File;
+
+/// Files of one kind that the program carries: name and text.
+type Embedded = &'static [(&'static str, &'static str)];
+
+macro_rules! embed {
+    ($folder:literal: $($file:literal),* $(,)?) => {
+        &[$((
+            concat!($folder, "/", $file, ".toml"),
+            include_str!(concat!("data/", $folder, "/", $file, ".toml")),
+        )),*]
+    };
+}
+
+pub(super) const HARDWARE: Embedded = embed!["hardware":
+    "2x-rtx-pro-6000",
+    "dgx-spark",
+    "h100",
+    "m5-max-40",
+    "rtx-pro-6000",
+    "strix-halo-evo-x2",
+];
+
+pub(super) const ENGINES: Embedded = embed!["engine":
+    "llama.cpp",
+    "vllm",
+];
+
+pub(super) const MODELS: Embedded = embed!["model":
+    "llama-3.1-8b",
+    "qwen3-coder-next",
+    "qwen3.6-27b",
+    "qwen3.6-35b-a3b",
+];
+
+/// A place in a catalogue file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The file, as it was named.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// What can be wrong with a catalogue file.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// A file or folder could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder holds nothing that a catalogue could use.
+    #[error("{}: no hardware, engine or model folder with .toml files in it", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The text is not TOML.
+    #[error("{at}: not valid TOML: {message}")]
+    Syntax {
+        /// Where.
+        at: Place,
+        /// What the parser says.
+        message: String,
+    },
+    /// A field is not there.
+    #[error("{at}: `{field}` is missing; expected {expected}")]
+    Missing {
+        /// Where the table begins.
+        at: Place,
+        /// The field.
+        field: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// A field holds the wrong thing.
+    #[error("{at}: `{field}` is {found}; expected {expected}")]
+    Wrong {
+        /// Where.
+        at: Place,
+        /// The field.
+        field: String,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// A figure has the wrong unit.
+    #[error("{at}: the unit of `{field}` is `{found}`; expected {expected}")]
+    Unit {
+        /// Where.
+        at: Place,
+        /// The field.
+        field: String,
+        /// The unit given.
+        found: String,
+        /// The units that would do.
+        expected: String,
+    },
+    /// A field means nothing here.
+    #[error("{at}: unknown field `{field}`{}", question(suggestions))]
+    UnknownField {
+        /// Where.
+        at: Place,
+        /// The field.
+        field: String,
+        /// What may have been meant.
+        suggestions: Vec<String>,
+    },
+    /// Two entries of one layer claim a name.
+    #[error("{at}: the {what} name `{name}` is taken by `{other}`")]
+    Taken {
+        /// Where the second one is.
+        at: Place,
+        /// What kind of name.
+        what: What,
+        /// The name.
+        name: String,
+        /// Who has it.
+        other: String,
+    },
+}
+
+impl CatalogError {
+    /// Returns what a user can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            CatalogError::Read { .. } => "check that the path exists and can be read",
+            CatalogError::Empty { .. } => {
+                "lay files out as hardware/NAME.toml, engine/NAME.toml, model/FAMILY.toml"
+            }
+            CatalogError::Syntax { .. } => "quote strings, and keep an inline table on one line",
+            CatalogError::Missing { .. } | CatalogError::Wrong { .. } => {
+                "a figure is written { value = 1792, unit = \"GB/s\", source = \"...\", trust = \"datasheet\" }"
+            }
+            CatalogError::Unit { .. } => "use one of the units named, or convert the value",
+            CatalogError::UnknownField { .. } => "remove the field, or correct its name",
+            CatalogError::Taken { .. } => "give one of the two another name or alias",
+        }
+    }
+}
+
+/// Reads the files inside the program.
+pub(super) fn builtin() -> Result<Catalog, CatalogError> {
+    let mut catalog = Catalog::default();
+    let mut layer = Layer::new(&mut catalog);
+    for (name, text) in HARDWARE {
+        layer.hardware(name, text)?;
+    }
+    for (name, text) in ENGINES {
+        layer.engine(name, text)?;
+    }
+    for (name, text) in MODELS {
+        layer.models(name, text)?;
+    }
+    Ok(catalog)
+}
+
+/// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
+pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
+    let mut layer = Layer::new(catalog);
+    let mut files = 0;
+    for kind in ["hardware", "engine", "model"] {
+        for path in toml_files(&folder.join(kind))? {
+            files += 1;
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(&path).map_err(|source| CatalogError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            match kind {
+                "hardware" => layer.hardware(&name, &text)?,
+                "engine" => layer.engine(&name, &text)?,
+                _ => layer.models(&name, &text)?,
+            }
+        }
+    }
+    if files == 0 {
+        std::fs::metadata(folder).map_err(|source| CatalogError::Read {
+            path: folder.to_path_buf(),
+            source,
+        })?;
+        return Err(CatalogError::Empty {
+            path: folder.to_path_buf(),
+        });
+    }
+    Ok(())
+}
+
+/// Returns the `.toml` files of a folder in name order; none when there is no such folder.
+fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+    let failed = |source| CatalogError::Read {
+        path: folder.to_path_buf(),
+        source,
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// One folder's worth of entries on their way into a catalogue.
+struct Layer<'a> {
+    catalog: &'a mut Catalog,
+    hardware: Taken,
+    engines: Taken,
+    models: Taken,
+}
+
+impl Layer<'_> {
+    fn new(catalog: &mut Catalog) -> Layer<'_> {
+        Layer {
+            catalog,
+            hardware: Taken(Vec::new()),
+            engines: Taken(Vec::new()),
+            models: Taken(Vec::new()),
+        }
+    }
+
+    fn hardware(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
+        let file = File::new(name, text);
+        let entry = hardware::read(&file)?;
+        self.hardware
+            .claim(&file, What::Hardware, &entry.name, &entry.aliases)?;
+        self.catalog.hardware.insert(entry.name.clone(), entry);
+        Ok(())
+    }
+
+    fn engine(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
+        let file = File::new(name, text);
+        let entry = engine::read(&file)?;
+        self.engines
+            .claim(&file, What::Engine, &entry.name, &entry.aliases)?;
+        self.catalog.engines.insert(entry.name.clone(), entry);
+        Ok(())
+    }
+
+    fn models(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
+        let file = File::new(name, text);
+        for entry in model::read(&file)? {
+            self.models
+                .claim(&file, What::Model, &entry.name, &entry.aliases)?;
+            self.catalog.models.insert(entry.name.clone(), entry);
+        }
+        Ok(())
+    }
+}
+
+/// Names and aliases that a layer has given away, each with its owner.
+struct Taken(Vec<(String, String)>);
+
+impl Taken {
+    fn claim(
+        &mut self,
+        file: &File<'_>,
+        what: What,
+        owner: &str,
+        aliases: &[String],
+    ) -> Result<(), CatalogError> {
+        for name in std::iter::once(owner).chain(aliases.iter().map(String::as_str)) {
+            if let Some((_, other)) = self.0.iter().find(|(taken, _)| taken == name) {
+                return Err(CatalogError::Taken {
+                    at: file.place_of(name),
+                    what,
+                    name: name.to_string(),
+                    other: other.clone(),
+                });
+            }
+            self.0.push((name.to_string(), owner.to_string()));
+        }
+        Ok(())
+    }
+}

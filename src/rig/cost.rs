@@ -1,0 +1,482 @@
+//! How long an engine step takes, given what is in it.
+//!
+//! A step is one or more *graphs* (forward passes). Every term is physical and linear in its coefficient, and none of
+//! them falls when rows or tokens are added: see `docs/model.md` for the equation, its units and its sources. While a
+//! batch only decodes, its cost is affine in the number of steps made, so a run of steps has a closed form.
+
+use super::fine::Fine;
+
+/// Coefficients of the cost of one graph, in seconds per unit.
+///
+/// With B decode rows at contexts c, prompt chunks of n tokens at depth s, and T = B + sum of n:
+///
+/// `weights + experts S(T) + row B + second_row [B>1] + kv K + token T^2/(T+h) + attention sum n (s + n/2)`
+///
+/// where `S(T) = 1 - (1 - k/E)^T` and `K = sum c + imbalance (B max c - sum c)`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Coefficients {
+    /// Launching a graph and reading what every token needs, once.
+    pub weights_s: f64,
+    /// Reading all experts, once.
+    pub experts_s: f64,
+    /// A decode row: recurrent state, sampling.
+    pub row_s: f64,
+    /// What a second row costs beside the first: other kernels than for a single one.
+    pub second_row_s: f64,
+    /// Reading one token's keys and values for one row.
+    pub kv_s: f64,
+    /// The same for a single row of at most [`Coefficients::short_tokens`], where another kernel serves it.
+    pub kv_short_s: Option<f64>,
+    /// The context from which [`Coefficients::kv_short_s`] no longer holds.
+    pub short_tokens: u64,
+    /// How much of the longest row's excess every other row waits for: 0 none, 1 all.
+    pub kv_imbalance: f64,
+    /// Computing one token once the pass is large.
+    pub token_s: f64,
+    /// The number of tokens at which a pass computes at half its final rate.
+    pub half_tokens: f64,
+    /// One prompt token attending to one earlier token.
+    pub attention_s: f64,
+    /// Taking in a request: tokenizing, templates, HTTP.
+    pub request_s: f64,
+    /// The share of experts that one token uses: k/E; 0 for dense models.
+    pub expert_share: f64,
+    /// What a graph costs whose successor runs on the other half of the hardware meanwhile: 1 alone, 0.5 for two cards.
+    pub overlap: f64,
+}
+
+/// The number of linear coefficients.
+pub const FEATURES: usize = 9;
+
+/// The names of the linear coefficients, in the order of [`Graph::features`].
+pub const FEATURE_NAMES: [&str; FEATURES] = [
+    "weights_s",
+    "experts_s",
+    "row_s",
+    "second_row_s",
+    "kv_s",
+    "kv_short_s",
+    "token_s",
+    "attention_s",
+    "request_s",
+];
+
+/// Shape parameters that the features depend on other than linearly.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Form {
+    /// See [`Coefficients::half_tokens`].
+    pub half_tokens: f64,
+    /// See [`Coefficients::expert_share`].
+    pub expert_share: f64,
+    /// See [`Coefficients::kv_imbalance`].
+    pub kv_imbalance: f64,
+    /// See [`Coefficients::short_tokens`]; 0 where single rows have no kernel of their own.
+    pub short_tokens: u64,
+    /// See [`Coefficients::overlap`].
+    pub overlap: f64,
+}
+
+impl Coefficients {
+    /// Returns the parameters that are not linear.
+    pub fn form(&self) -> Form {
+        Form {
+            half_tokens: self.half_tokens,
+            expert_share: self.expert_share,
+            kv_imbalance: self.kv_imbalance,
+            short_tokens: if self.kv_short_s.is_some() {
+                self.short_tokens
+            } else {
+                0
+            },
+            overlap: self.overlap,
+        }
+    }
+
+    /// Returns the linear coefficients in the order of [`FEATURE_NAMES`].
+    pub fn linear(&self) -> [f64; FEATURES] {
+        [
+            self.weights_s,
+            self.experts_s,
+            self.row_s,
+            self.second_row_s,
+            self.kv_s,
+            self.kv_short_s.unwrap_or(0.0),
+            self.token_s,
+            self.attention_s,
+            self.request_s,
+        ]
+    }
+
+    /// Returns the coefficients with these linear values and this form.
+    pub fn from_linear(linear: [f64; FEATURES], form: Form) -> Coefficients {
+        let [
+            weights_s,
+            experts_s,
+            row_s,
+            second_row_s,
+            kv_s,
+            kv_short_s,
+            token_s,
+            attention_s,
+            request_s,
+        ] = linear;
+        Coefficients {
+            weights_s,
+            experts_s,
+            row_s,
+            second_row_s,
+            kv_s,
+            kv_short_s: (form.short_tokens > 0).then_some(kv_short_s),
+            short_tokens: form.short_tokens,
+            kv_imbalance: form.kv_imbalance,
+            token_s,
+            half_tokens: form.half_tokens,
+            attention_s,
+            request_s,
+            expert_share: form.expert_share,
+            overlap: form.overlap,
+        }
+    }
+}
+
+/// Prompt tokens of one request in one graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// How many.
+    pub tokens: u64,
+    /// How many come before them.
+    pub depth: u64,
+    /// Whether it is the first of its request, which pays for taking the request in.
+    pub first: bool,
+}
+
+/// One forward pass.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Graph {
+    /// Decode rows.
+    pub rows: u64,
+    /// The rows' contexts, summed.
+    pub contexts: u64,
+    /// The longest row's context.
+    pub longest: u64,
+    /// By how many tokens the contexts grow in all when the pass is made again.
+    pub growth: u64,
+    /// Prompt chunks.
+    pub chunks: Vec<Chunk>,
+    /// Whether the next graph's work overlaps this one's, on hardware that can.
+    pub overlapped: bool,
+}
+
+impl Graph {
+    /// Adds a decode row that attends to `context` tokens.
+    pub fn add_row(&mut self, context: u64) {
+        self.rows += 1;
+        self.growth += 1;
+        self.contexts += context;
+        self.longest = self.longest.max(context);
+    }
+
+    /// Returns whether a single short row is all there is, for which some engines have a kernel of its own.
+    fn single_short(&self, form: &Form) -> bool {
+        self.rows == 1 && self.chunks.is_empty() && self.contexts < form.short_tokens
+    }
+
+    /// Returns what each linear coefficient is multiplied with, for `times` successive passes of this shape.
+    ///
+    /// # Panics
+    /// When a pass with prompt chunks is to be repeated.
+    pub fn features(&self, times: u64, form: &Form) -> [f64; FEATURES] {
+        assert!(
+            times == 1 || self.chunks.is_empty(),
+            "only decode passes repeat"
+        );
+        if self.single_short(form) && times > 1 && self.contexts + times > form.short_tokens {
+            // The run crosses into the other kernel's range.
+            let short = form.short_tokens - self.contexts;
+            let mut long = Graph::default();
+            long.add_row(form.short_tokens);
+            let (a, b) = (
+                self.features(short, form),
+                long.features(times - short, form),
+            );
+            return std::array::from_fn(|index| a[index] + b[index]);
+        }
+        let k = times as f64;
+        let chunk_tokens: u64 = self.chunks.iter().map(|chunk| chunk.tokens).sum();
+        let tokens = (self.rows + chunk_tokens) as f64;
+        let factor = if self.overlapped { form.overlap } else { 1.0 };
+        let spread = 1.0 - power(1.0 - form.expert_share, self.rows + chunk_tokens);
+        let rows = self.rows as f64;
+        let growth = self.growth as f64 * (k * (k - 1.0) / 2.0);
+        let even = self.contexts as f64 * k + growth;
+        let longest = rows * (self.longest as f64 * k) + growth;
+        let kv = even + form.kv_imbalance * (longest - even);
+        let attention: f64 = self
+            .chunks
+            .iter()
+            .map(|chunk| chunk.tokens as f64 * (chunk.depth as f64 + chunk.tokens as f64 / 2.0))
+            .sum();
+        let requests = self.chunks.iter().filter(|chunk| chunk.first).count() as f64;
+        let (kv, kv_short) = if self.single_short(form) {
+            (0.0, kv)
+        } else {
+            (kv, 0.0)
+        };
+        [
+            k * factor,
+            k * factor * spread,
+            k * factor * rows,
+            if self.rows > 1 { k * factor } else { 0.0 },
+            kv,
+            kv_short,
+            k * factor * (tokens * tokens / (tokens + form.half_tokens)),
+            factor * attention,
+            requests,
+        ]
+    }
+}
+
+/// Returns `base` to the power of `exponent` by repeated squaring: the same bits everywhere.
+fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
+    }
+    result
+}
+
+/// The cost of steps on one rig.
+#[derive(Clone, Debug)]
+pub struct StepCost {
+    coefficients: Coefficients,
+    form: Form,
+    /// Row counts for which the engine has captured graphs; a batch is padded up to the next one.
+    captured: Vec<u64>,
+    kv: Kv,
+    kv_short: Kv,
+}
+
+/// The cost of one context token, split into what a row reads itself and what it waits for the longest.
+#[derive(Clone, Copy, Debug)]
+struct Kv {
+    own: Fine,
+    longest: Fine,
+}
+
+impl Kv {
+    fn new(per_token_s: f64, imbalance: f64) -> Kv {
+        Kv {
+            own: Fine::from_secs(per_token_s * (1.0 - imbalance)),
+            longest: Fine::from_secs(per_token_s * imbalance),
+        }
+    }
+
+    /// Returns the cost of `times` passes of this shape, each over contexts that have grown.
+    fn steps(self, graph: &Graph, times: u64) -> Fine {
+        let k = u128::from(times);
+        let growth = u128::from(graph.growth) * (k * (k - 1) / 2);
+        let even = u128::from(graph.contexts) * k + growth;
+        let most = u128::from(graph.rows) * u128::from(graph.longest) * k + growth;
+        Fine(self.own.0 * even + self.longest.0 * most)
+    }
+}
+
+impl StepCost {
+    /// Returns the cost model with these coefficients.
+    pub fn new(coefficients: Coefficients, captured: Vec<u64>) -> StepCost {
+        StepCost {
+            coefficients,
+            form: coefficients.form(),
+            captured,
+            kv: Kv::new(coefficients.kv_s, coefficients.kv_imbalance),
+            kv_short: Kv::new(
+                coefficients.kv_short_s.unwrap_or(coefficients.kv_s),
+                coefficients.kv_imbalance,
+            ),
+        }
+    }
+
+    /// Returns the coefficients.
+    pub fn coefficients(&self) -> &Coefficients {
+        &self.coefficients
+    }
+
+    /// Returns how long the graphs of one step take.
+    pub fn step(&self, graphs: &[Graph]) -> Fine {
+        graphs.iter().map(|graph| self.graph(graph)).sum()
+    }
+
+    /// Returns how long `times` successive steps take; only a single decode graph repeats.
+    pub fn steps(&self, graphs: &[Graph], times: u64) -> Fine {
+        if times == 1 {
+            return self.step(graphs);
+        }
+        assert!(
+            graphs.len() == 1 && graphs[0].chunks.is_empty(),
+            "only a decode pass repeats"
+        );
+        self.decode(&graphs[0], times)
+    }
+
+    /// Returns how long `times` decode steps take for one row alone, from this context on.
+    pub fn decode_alone(&self, context: u64, times: u64) -> Fine {
+        let mut graph = Graph::default();
+        graph.add_row(context);
+        self.decode(&graph, times)
+    }
+
+    fn graph(&self, graph: &Graph) -> Fine {
+        if graph.chunks.is_empty() {
+            return self.decode(graph, 1);
+        }
+        // Decode rows that ride along cost their keys and values on the same grid as in a pure decode pass.
+        let mut features = graph.features(1, &self.form);
+        (features[4], features[5]) = (0.0, 0.0);
+        let linear = self.coefficients.linear();
+        let secs: f64 = features
+            .iter()
+            .zip(linear)
+            .map(|(feature, coefficient)| feature * coefficient)
+            .sum();
+        Fine::from_secs(secs) + self.kv.steps(graph, 1)
+    }
+
+    fn decode(&self, graph: &Graph, times: u64) -> Fine {
+        let fixed = self.decode_fixed(graph.rows, graph.overlapped) * times;
+        if !graph.single_short(&self.form) {
+            return fixed + self.kv.steps(graph, times);
+        }
+        let short = times.min(self.form.short_tokens - graph.contexts);
+        let mut kv = self.kv_short.steps(graph, short);
+        if times > short {
+            let mut long = Graph::default();
+            long.add_row(graph.contexts + short);
+            kv += self.kv.steps(&long, times - short);
+        }
+        fixed + kv
+    }
+
+    /// Returns what a decode pass of `rows` rows costs before it reads any context.
+    fn decode_fixed(&self, rows: u64, overlapped: bool) -> Fine {
+        let padded = self
+            .captured
+            .iter()
+            .copied()
+            .find(|&size| size >= rows)
+            .unwrap_or(rows);
+        let c = &self.coefficients;
+        let tokens = rows as f64;
+        let spread = 1.0 - power(1.0 - c.expert_share, padded);
+        let factor = if overlapped { c.overlap } else { 1.0 };
+        let secs = c.weights_s
+            + c.experts_s * spread
+            + c.row_s * padded as f64
+            + if rows > 1 { c.second_row_s } else { 0.0 }
+            + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
+        Fine::from_secs(secs * factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Qwen3.6-27B AWQ on vLLM and an RTX PRO 6000, roughly; the kernel switch is llama.cpp's.
+    fn coefficients() -> Coefficients {
+        Coefficients {
+            weights_s: 0.0143,
+            experts_s: 0.0,
+            row_s: 0.0003,
+            second_row_s: 0.00116,
+            kv_s: 4.35e-8,
+            kv_short_s: Some(1.5e-8),
+            short_tokens: 1000,
+            kv_imbalance: 0.5,
+            token_s: 1.868e-4,
+            half_tokens: 96.0,
+            attention_s: 1.674e-9,
+            request_s: 0.0,
+            expert_share: 0.0,
+            overlap: 1.0,
+        }
+    }
+
+    fn rows(contexts: &[u64]) -> Graph {
+        let mut graph = Graph::default();
+        contexts.iter().for_each(|&context| graph.add_row(context));
+        graph
+    }
+
+    #[test]
+    fn a_run_of_decode_steps_equals_its_steps_walked_one_by_one() {
+        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
+        for contexts in [
+            vec![990],
+            vec![5, 70_000, 1_234],
+            vec![999, 1001],
+            vec![1; 7],
+        ] {
+            for times in [1, 2, 9, 11, 400] {
+                let whole = cost.steps(&[rows(&contexts)], times);
+                let walked: Fine = (0..times)
+                    .map(|step| {
+                        cost.step(&[rows(
+                            &contexts
+                                .iter()
+                                .map(|context| context + step)
+                                .collect::<Vec<_>>(),
+                        )])
+                    })
+                    .sum();
+                assert_eq!(whole, walked, "{contexts:?} x {times}");
+            }
+        }
+    }
+
+    #[test]
+    fn features_times_coefficients_are_the_cost() {
+        let cost = StepCost::new(coefficients(), Vec::new());
+        for (graph, times) in [
+            (rows(&[990]), 50),
+            (rows(&[4_000, 9_000]), 7),
+            (rows(&[2_000]), 1),
+        ] {
+            let features = graph.features(times, &coefficients().form());
+            let secs: f64 = features
+                .iter()
+                .zip(coefficients().linear())
+                .map(|(a, b)| a * b)
+                .sum();
+            let exact = cost.steps(&[graph], times).secs();
+            assert!(
+                (secs - exact).abs() < 1e-9 * exact.max(1.0),
+                "{secs} {exact}"
+            );
+        }
+    }
+
+    #[test]
+    fn adding_rows_or_tokens_never_makes_a_step_cheaper() {
+        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
+        let mut graph = Graph::default();
+        let mut last = Fine::ZERO;
+        for round in 0..20 {
+            if round % 3 == 0 {
+                graph.chunks.push(Chunk {
+                    tokens: 1 + 37 * round,
+                    depth: 500 * round,
+                    first: round == 0,
+                });
+            } else {
+                graph.add_row(700 * round);
+            }
+            let now = cost.step(std::slice::from_ref(&graph));
+            assert!(now >= last, "round {round}");
+            last = now;
+        }
+    }
+}

@@ -1,0 +1,571 @@
+//! llama.cpp's server: slots, one batch per loop, prompts filled strictly in slot order.
+//!
+//! Facts from `tools/server/server-context.cpp` and `src/llama-batch.cpp` at 7d442abf (May 2026, closest to b9151) and
+//! 0c1e57098 (latest): generating slots put one token each into the batch, then slots in index order fill it up to
+//! `n_batch`; the batch is computed in micro-batches of `n_ubatch`. A slot keeps its tokens when its request ends; a
+//! prompt takes the slot with which it has most in common. Hybrid models stop a prompt short of its end to store a
+//! checkpoint, and split a batch equally over its sequences.
+
+use super::{Engine, Row, Step};
+use crate::call::{Call, Outcome};
+use crate::ids::{NodeId, ThreadId};
+use crate::rig::book::{Book, SeqId};
+use crate::rig::cost::{Chunk, Graph};
+use crate::rig::fine::Fine;
+use crate::rig::kv::slots::{HostCache, Tokens};
+use crate::trace::content::Content;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Tokens between a hybrid model's last checkpoint and the end of its prompt.
+const CHECKPOINT_TAIL: u64 = 4;
+
+/// The server's settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Settings {
+    /// Slots.
+    pub parallel: u64,
+    /// Tokens of one slot.
+    pub slot_context: u64,
+    /// Tokens that all slots together may hold, where they share one pool.
+    pub pool: Option<u64>,
+    /// Tokens of one batch.
+    pub n_batch: u64,
+    /// Tokens of one micro-batch.
+    pub n_ubatch: u64,
+    /// Whether slots keep their tokens for later prompts.
+    pub cache_prompt: bool,
+    /// The least share of a prompt that a slot must have in common with it to be chosen for that.
+    pub slot_prompt_similarity: f64,
+    /// Bytes of host memory for saved slots; nothing where there is no limit.
+    pub cache_ram: Option<u64>,
+    /// Whether an oversized entry is kept when it is the only one (May builds), or refused (latest).
+    pub cache_ram_keeps_one: bool,
+    /// Whether idle slots are saved and wiped whenever a task starts; only with a shared pool.
+    pub cache_idle_slots: bool,
+    /// Whether the model can go back to any earlier position; hybrid ones cannot.
+    pub rolls_back: bool,
+    /// Checkpoints a slot keeps.
+    pub ctx_checkpoints: usize,
+    /// The distance of checkpoints within a prompt; nothing where there are only those near its end.
+    pub checkpoint_every: Option<u64>,
+    /// Bytes of keys and values for one token.
+    pub kv_bytes: u64,
+    /// Bytes of a recurrent state.
+    pub state_bytes: u64,
+    /// Bytes per second between a slot and host memory.
+    pub host_bytes_per_sec: f64,
+    /// Whether the layers are split over two cards, so that micro-batches of one prompt overlap.
+    pub split_over_two: bool,
+}
+
+#[derive(Clone, Default, Debug)]
+struct Slot {
+    serving: Option<SeqId>,
+    tokens: Tokens,
+    last_used: u64,
+    /// Positions at which the current prompt is cut, nearest last.
+    stops: Vec<u64>,
+}
+
+/// What a conversation once had in a slot.
+#[derive(Clone, Default, Debug)]
+struct History {
+    tip: NodeId,
+    len: u64,
+    checkpoints: Vec<(NodeId, u64)>,
+}
+
+/// llama.cpp's server.
+#[derive(Clone, Debug)]
+pub struct LlamaCpp {
+    settings: Settings,
+    content: Arc<Content>,
+    slots: Vec<Slot>,
+    deferred: VecDeque<SeqId>,
+    host: HostCache,
+    history: FxHashMap<ThreadId, History>,
+    uses: u64,
+}
+
+impl LlamaCpp {
+    /// Returns a server with empty slots.
+    pub fn new(settings: Settings, content: Arc<Content>) -> LlamaCpp {
+        let context = settings
+            .pool
+            .unwrap_or(settings.slot_context * settings.parallel);
+        let token_limit = match settings.cache_ram {
+            Some(bytes) => context.max(bytes / settings.kv_bytes.max(1)),
+            None => u64::MAX,
+        };
+        LlamaCpp {
+            settings,
+            content,
+            slots: vec![Slot::default(); settings.parallel as usize],
+            deferred: VecDeque::new(),
+            host: HostCache::new(
+                settings.cache_ram,
+                token_limit,
+                settings.cache_ram_keeps_one,
+            ),
+            history: FxHashMap::default(),
+            uses: 0,
+        }
+    }
+
+    /// Gives waiting requests to idle slots, first come, first served.
+    fn launch(&mut self, at: Fine, book: &mut Book, step: &mut Step) {
+        while let Some(&id) = self.deferred.front() {
+            let call = book.seq(id).call;
+            let Some((index, by_likeness)) = self.choose(&call) else {
+                break;
+            };
+            if !self.pool_fits(&call, index, book) {
+                break;
+            }
+            self.deferred.pop_front();
+            let mut moved = 0;
+            if self.settings.cache_prompt {
+                moved += self.swap(index, by_likeness, &call);
+                if self.settings.cache_idle_slots && self.settings.pool.is_some() {
+                    moved += self.save_idle(index);
+                }
+            } else {
+                self.slots[index].tokens = Tokens::default();
+            }
+            self.start(index, id, at, book);
+            if moved > 0 {
+                step.transfers.push((
+                    id,
+                    Fine::from_secs(moved as f64 / self.settings.host_bytes_per_sec),
+                ));
+            }
+        }
+    }
+
+    /// Chooses a slot: the one most alike, else the one unused for longest, the highest of equals.
+    fn choose(&self, call: &Call) -> Option<(usize, bool)> {
+        let idle = || {
+            self.slots
+                .iter()
+                .enumerate()
+                .filter(|(_, slot)| slot.serving.is_none())
+        };
+        let mut best: Option<(usize, f64)> = None;
+        for (index, slot) in idle().filter(|(_, slot)| !slot.tokens.is_empty()) {
+            let likeness =
+                slot.tokens.common(call, &self.content) as f64 / call.prompt_tokens.as_f64();
+            if likeness > self.settings.slot_prompt_similarity
+                && best.is_none_or(|(_, most)| likeness > most)
+            {
+                best = Some((index, likeness));
+            }
+        }
+        if let Some((index, _)) = best {
+            return Some((index, true));
+        }
+        idle()
+            .min_by_key(|(index, slot)| (slot.last_used, std::cmp::Reverse(*index)))
+            .map(|(index, _)| (index, false))
+    }
+
+    /// With a shared pool, returns whether the prompt fits beside what other requests will need of it.
+    fn pool_fits(&self, call: &Call, index: usize, book: &Book) -> bool {
+        let Some(pool) = self.settings.pool else {
+            return true;
+        };
+        let busy: u64 = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .filter_map(|(_, slot)| slot.serving)
+            .map(|seq| book.seq(seq).call.prompt_tokens.0 + book.seq(seq).output_limit)
+            .sum();
+        busy == 0 || busy + call.prompt_tokens.0 + call.output_tokens.0 <= pool
+    }
+
+    /// Saves what the slot would lose and loads what serves the prompt better; returns the bytes moved.
+    fn swap(&mut self, index: usize, by_likeness: bool, call: &Call) -> u64 {
+        let slot = &self.slots[index].tokens;
+        let keeps_half = slot.common(call, &self.content) * 2 >= slot.len();
+        if by_likeness && keeps_half {
+            return 0;
+        }
+        let mut moved = 0;
+        let bytes = self.bytes(slot);
+        if self.host.save(slot, bytes, &self.content) {
+            moved += bytes;
+        }
+        if let Some((tokens, bytes)) =
+            self.host
+                .take_better(call, &self.slots[index].tokens, &self.content)
+        {
+            self.slots[index].tokens = tokens;
+            moved += bytes;
+        }
+        moved
+    }
+
+    /// Saves every idle slot to host memory and wipes it, whether or not it could be saved; returns the bytes moved.
+    fn save_idle(&mut self, except: usize) -> u64 {
+        let mut moved = 0;
+        for index in 0..self.slots.len() {
+            if index == except
+                || self.slots[index].serving.is_some()
+                || self.slots[index].tokens.is_empty()
+            {
+                continue;
+            }
+            let tokens = std::mem::take(&mut self.slots[index].tokens);
+            let bytes = self.bytes(&tokens);
+            if self.host.save(&tokens, bytes, &self.content) {
+                moved += bytes;
+            }
+        }
+        moved
+    }
+
+    fn bytes(&self, tokens: &Tokens) -> u64 {
+        tokens.len() * self.settings.kv_bytes
+            + self.settings.state_bytes * (1 + tokens.checkpoints.len() as u64)
+    }
+
+    /// Begins a request in a slot with whatever of the slot's tokens it can keep.
+    fn start(&mut self, index: usize, id: SeqId, at: Fine, book: &mut Book) {
+        let call = book.seq(id).call;
+        let prompt = call.prompt_tokens.0;
+        if call.warm.0 > 0 && self.settings.cache_prompt {
+            let checkpoint = call.warm.0.saturating_sub(CHECKPOINT_TAIL);
+            self.slots[index].tokens = Tokens::of(&call, call.warm.0, vec![checkpoint]);
+        }
+        let slot = &mut self.slots[index];
+        let common = slot.tokens.common(&call, &self.content);
+        let cached = slot
+            .tokens
+            .reusable(common, prompt, self.settings.rolls_back);
+        slot.tokens
+            .checkpoints
+            .retain(|&checkpoint| checkpoint <= cached);
+        slot.serving = Some(id);
+        self.uses += 1;
+        slot.last_used = self.uses;
+        slot.stops = stops(&self.settings, cached, prompt);
+        let stored = self.stored(&call).max(cached);
+        book.admit(id, at, cached, stored);
+    }
+
+    /// Returns how far a slot would serve this call, had the server lost nothing of its conversation.
+    fn stored(&self, call: &Call) -> u64 {
+        let Some(history) = self
+            .history
+            .get(&call.thread)
+            .filter(|_| self.settings.cache_prompt)
+        else {
+            return 0;
+        };
+        let limit = call.seen_computed.0.min(call.prompt_tokens.0 - 1);
+        let whole = history.len <= limit
+            && self
+                .content
+                .end(self.content.meeting(history.tip, call.prompt))
+                .0
+                >= history.len;
+        if self.settings.rolls_back {
+            return limit;
+        }
+        let on_path = |&&(prompt, at): &&(NodeId, u64)| {
+            at <= limit
+                && self
+                    .content
+                    .end(self.content.meeting(prompt, call.prompt))
+                    .0
+                    >= at
+        };
+        let checkpoint = history
+            .checkpoints
+            .iter()
+            .filter(on_path)
+            .map(|&(_, at)| at)
+            .max()
+            .unwrap_or(0);
+        if whole {
+            history.len.max(checkpoint)
+        } else {
+            checkpoint
+        }
+    }
+
+    /// Notes a checkpoint at `at`, the oldest making room.
+    fn checkpoint(&mut self, index: usize, call: &Call, at: u64) {
+        let slot = &mut self.slots[index];
+        let apart = slot
+            .tokens
+            .checkpoints
+            .last()
+            .is_none_or(|&last| at >= last + 64);
+        if at < 64 || !apart || self.settings.rolls_back {
+            return;
+        }
+        if slot.tokens.checkpoints.len() == self.settings.ctx_checkpoints {
+            slot.tokens.checkpoints.remove(0);
+        }
+        slot.tokens.checkpoints.push(at);
+        self.history
+            .entry(call.thread)
+            .or_default()
+            .checkpoints
+            .push((call.prompt, at));
+    }
+
+    fn serving(&self) -> impl Iterator<Item = (usize, SeqId)> + '_ {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| slot.serving.map(|seq| (index, seq)))
+    }
+}
+
+/// Returns where a prompt's fill stops, nearest last: hybrid models store checkpoints there.
+fn stops(settings: &Settings, cached: u64, prompt: u64) -> Vec<u64> {
+    let mut stops = vec![prompt];
+    if !settings.rolls_back {
+        stops.push(prompt.saturating_sub(CHECKPOINT_TAIL));
+        stops.push(prompt.saturating_sub(CHECKPOINT_TAIL + settings.n_ubatch));
+        if let Some(every) = settings.checkpoint_every {
+            let mut at = cached / every * every + every;
+            while at < prompt {
+                stops.push(at);
+                at += every;
+            }
+        }
+    }
+    stops.retain(|&stop| stop > cached);
+    stops.sort_unstable_by_key(|&stop| std::cmp::Reverse(stop));
+    stops.dedup();
+    stops
+}
+
+impl Engine for LlamaCpp {
+    fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome> {
+        let request = book.seq_mut(seq);
+        let prompt = request.call.prompt_tokens.0;
+        if prompt >= self.settings.slot_context {
+            return Err(Outcome::RefusedContext);
+        }
+        request.output_limit = request
+            .output_limit
+            .min(self.settings.slot_context - prompt);
+        self.deferred.push_back(seq);
+        Ok(())
+    }
+
+    fn plan(&mut self, at: Fine, book: &mut Book, step: &mut Step) {
+        self.launch(at, book, step);
+        let mut room = self.settings.n_batch;
+        for (_, seq) in self.serving().filter(|&(_, seq)| book.seq(seq).decoding()) {
+            step.rows.push(Row { seq, chunk: None });
+            room = room.saturating_sub(1);
+        }
+        let decoding = step.rows.len();
+        for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
+            let stop = *self.slots[index]
+                .stops
+                .last()
+                .expect("a prompt that is read has an end");
+            let tokens = room.min(stop - book.seq(seq).computed);
+            if tokens == 0 {
+                step.standing.push(seq);
+            } else {
+                step.rows.push(Row {
+                    seq,
+                    chunk: Some(tokens),
+                });
+                room -= tokens;
+            }
+        }
+        let only_decodes = step.rows.len() == decoding && decoding > 0;
+        step.repeat = if only_decodes {
+            step.rows
+                .iter()
+                .map(|row| book.seq(row.seq).left())
+                .min()
+                .unwrap_or(1)
+                .max(1)
+        } else {
+            1
+        };
+    }
+
+    fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {
+        let mut parts: Vec<Part> = rows.iter().map(|row| Part::of(*row, self, book)).collect();
+        if parts.iter().all(|part| part.decodes) {
+            let mut graph = Graph::default();
+            parts.iter().for_each(|part| graph.add_row(part.at));
+            if self.settings.pool.is_some() {
+                share_one_stream(&mut graph);
+            }
+            graphs.push(graph);
+        } else if self.settings.rolls_back {
+            split_in_order(&mut parts, self.settings.n_ubatch, graphs);
+        } else {
+            split_equally(&mut parts, self.settings.n_ubatch, graphs);
+        }
+        if self.settings.split_over_two {
+            // Micro-batches overlap across the cards until the next one needs this one's result.
+            let reaches_stop = parts.iter().any(|part| part.reaches_stop);
+            let last = graphs.len() - 1;
+            for (index, graph) in graphs.iter_mut().enumerate() {
+                graph.overlapped = !graph.chunks.is_empty() && !(index == last && reaches_stop);
+            }
+        }
+    }
+
+    fn settle(&mut self, step: &Step, _times: u64, book: &mut Book, complete: &mut Vec<SeqId>) {
+        for row in &step.rows {
+            let index = self
+                .slots
+                .iter()
+                .position(|slot| slot.serving == Some(row.seq))
+                .expect("a row has a slot");
+            let seq = book.seq(row.seq);
+            let (call, computed) = (seq.call, seq.computed);
+            while self.slots[index]
+                .stops
+                .last()
+                .is_some_and(|&stop| stop <= computed)
+            {
+                self.slots[index].stops.pop();
+                if computed < call.prompt_tokens.0 {
+                    self.checkpoint(index, &call, computed);
+                }
+            }
+            if seq.finished() {
+                let slot = &mut self.slots[index];
+                slot.serving = None;
+                let checkpoints = std::mem::take(&mut slot.tokens.checkpoints);
+                slot.tokens = if self.settings.cache_prompt {
+                    Tokens::of(&call, computed, checkpoints)
+                } else {
+                    Tokens::default()
+                };
+                let history = self.history.entry(call.thread).or_default();
+                (history.tip, history.len) = (
+                    if call.output_shared {
+                        call.output
+                    } else {
+                        call.prompt
+                    },
+                    computed,
+                );
+                complete.push(row.seq);
+            }
+        }
+    }
+}
+
+/// A row while its batch is split into micro-batches.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    decodes: bool,
+    left: u64,
+    at: u64,
+    first: bool,
+    reaches_stop: bool,
+}
+
+impl Part {
+    fn of(row: Row, server: &LlamaCpp, book: &Book) -> Part {
+        let seq = book.seq(row.seq);
+        match row.chunk {
+            None => Part {
+                decodes: true,
+                left: 1,
+                at: seq.known(),
+                first: false,
+                reaches_stop: false,
+            },
+            Some(tokens) => {
+                let slot = server
+                    .slots
+                    .iter()
+                    .find(|slot| slot.serving == Some(row.seq))
+                    .expect("a row has a slot");
+                let end = seq.computed + tokens;
+                let reaches_stop = slot.stops.last() == Some(&end);
+                Part {
+                    decodes: false,
+                    left: tokens,
+                    at: seq.computed,
+                    first: seq.untouched(),
+                    reaches_stop,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, tokens: u64, graph: &mut Graph) {
+        if self.decodes {
+            graph.add_row(self.at);
+        } else {
+            graph.chunks.push(Chunk {
+                tokens,
+                depth: self.at,
+                first: self.first,
+            });
+        }
+        self.first = false;
+        self.at += tokens;
+        self.left -= tokens;
+    }
+}
+
+/// Every micro-batch takes equally many tokens of each sequence that has any left.
+fn split_equally(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+    loop {
+        let live = parts.iter().filter(|part| part.left > 0).count() as u64;
+        let Some(least) = parts
+            .iter()
+            .map(|part| part.left)
+            .filter(|&left| left > 0)
+            .min()
+        else {
+            break;
+        };
+        let each = least.min((n_ubatch / live).max(1));
+        let mut graph = Graph::default();
+        for part in parts.iter_mut().filter(|part| part.left > 0) {
+            part.take(each, &mut graph);
+        }
+        graphs.push(graph);
+    }
+}
+
+/// Micro-batches take the batch in its order: generating slots first, then prompts.
+fn split_in_order(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+    let mut graph = Graph::default();
+    let mut room = n_ubatch;
+    for part in parts {
+        while part.left > 0 {
+            let tokens = part.left.min(room);
+            part.take(tokens, &mut graph);
+            room -= tokens;
+            if room == 0 {
+                graphs.push(std::mem::take(&mut graph));
+                room = n_ubatch;
+            }
+        }
+    }
+    if graph.rows > 0 || !graph.chunks.is_empty() {
+        graphs.push(graph);
+    }
+}
+
+/// In one shared stream every row's attention scans the cells of all sequences, and so they grow for all.
+fn share_one_stream(graph: &mut Graph) {
+    let union = graph.contexts;
+    graph.contexts = union * graph.rows;
+    graph.longest = union;
+    graph.growth = graph.rows * graph.rows;
+}

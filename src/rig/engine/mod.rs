@@ -1,0 +1,75 @@
+//! Engines: what each does with its requests, step by step.
+//!
+//! An engine plans the next step and settles it; [`super::step::StepLoop`] owns the clock and the accounts. Each engine
+//! has a file of its own and builds on the shared pieces in [`super::kv`].
+
+pub mod llama_cpp;
+pub mod vllm;
+
+use super::book::{Book, SeqId};
+use super::cost::{Chunk, Graph};
+use super::fine::Fine;
+use crate::call::Outcome;
+
+/// One request's part in a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Whose.
+    pub seq: SeqId,
+    /// Prompt tokens to compute, or nothing when it decodes one token.
+    pub chunk: Option<u64>,
+}
+
+/// What an engine does next.
+#[derive(Clone, Default, Debug)]
+pub struct Step {
+    /// Who takes part. Empty when there is nothing to do.
+    pub rows: Vec<Row>,
+    /// How often the step may be repeated while nothing changes; above 1 only when every row decodes.
+    pub repeat: u64,
+    /// Requests that are admitted but have no part in it.
+    pub standing: Vec<SeqId>,
+    /// State that moves between memory tiers before the step, for whom, and for how long.
+    pub transfers: Vec<(SeqId, Fine)>,
+}
+
+impl Step {
+    /// Forgets everything, to be filled again.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.standing.clear();
+        self.transfers.clear();
+        self.repeat = 1;
+    }
+}
+
+/// How an engine schedules and caches.
+pub trait Engine {
+    /// Takes in a request, or says why it will never be served.
+    fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome>;
+
+    /// Fills in the step that begins at `at`. Admissions and evictions happen here.
+    fn plan(&mut self, at: Fine, book: &mut Book, step: &mut Step);
+
+    /// Says which forward passes these rows make: one for all of them, unless the engine splits its batches.
+    fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {
+        let mut graph = Graph::default();
+        for row in rows {
+            let seq = book.seq(row.seq);
+            match row.chunk {
+                Some(tokens) => {
+                    graph.chunks.push(Chunk {
+                        tokens,
+                        depth: seq.computed,
+                        first: seq.untouched(),
+                    });
+                }
+                None => graph.add_row(seq.known()),
+            }
+        }
+        graphs.push(graph);
+    }
+
+    /// Takes note that the step was made `times` times and charged; appends the requests that are complete.
+    fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>);
+}

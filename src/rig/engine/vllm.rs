@@ -1,0 +1,464 @@
+//! vLLM's V1 scheduler: decodes first, prompts fill the rest of one token budget.
+//!
+//! Facts from vLLM 0.33.0, `v1/core/sched/scheduler.py` and `v1/core/kv_cache_*.py`: requests that run are served in
+//! the order in which they were admitted; waiting ones follow first come, first served, each only if its whole prompt
+//! fits; the last admitted is preempted when blocks run out, and read again from the start. Blocks are registered when
+//! they are allocated, so that a request admitted in the same step already finds them.
+
+use super::{Engine, Row, Step};
+use crate::call::{Call, Outcome};
+use crate::ids::{NodeId, ThreadId};
+use crate::rig::book::{Book, SeqId};
+use crate::rig::fine::Fine;
+use crate::rig::kv::blocks::{BlockPool, Holding, Path, StateHold};
+use crate::trace::content::Content;
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// vLLM's settings, under its own names.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Settings {
+    /// Requests that run at the same time.
+    pub max_num_seqs: u64,
+    /// Tokens of one step.
+    pub max_num_batched_tokens: u64,
+    /// Prompt tokens of one request in one step while others run; 0 is no limit.
+    pub long_prefill_token_threshold: u64,
+    /// Tokens of a block.
+    pub block_size: u64,
+    /// Blocks of the cache.
+    pub num_gpu_blocks: u64,
+    /// The longest prompt and answer together.
+    pub max_model_len: u64,
+    /// Whether blocks are found again by content.
+    pub enable_prefix_caching: bool,
+    /// Whether a prompt may be read in several steps.
+    pub enable_chunked_prefill: bool,
+    /// Whether a request is admitted only if its whole prompt fits.
+    pub scheduler_reserve_full_isl: bool,
+    /// Whether a step is put together while the one before it runs.
+    pub async_scheduling: bool,
+    /// Blocks that one recurrent state occupies; 0 for models without recurrent layers.
+    pub state_blocks: u64,
+}
+
+/// What the scheduler knows of a request beside the book.
+#[derive(Clone, Default, Debug)]
+struct Held {
+    path: Path,
+    holding: Holding,
+    /// Recurrent states it resumed from or kept.
+    states: Vec<StateHold>,
+    /// Blocks for the state it works on.
+    working: Holding,
+    /// Block boundaries at which its prompt is cut to keep a state, nearest last.
+    stops: Vec<u64>,
+}
+
+/// vLLM.
+#[derive(Clone, Debug)]
+pub struct Vllm {
+    settings: Settings,
+    content: Arc<Content>,
+    pool: BlockPool,
+    waiting: VecDeque<SeqId>,
+    running: Vec<SeqId>,
+    held: FxHashMap<SeqId, Held>,
+    /// Positions at which a conversation ever had a state kept, to tell what was lost from what never was.
+    kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
+    /// When the step before the next began.
+    last_plan: Option<Fine>,
+    preemptions: u64,
+}
+
+impl Vllm {
+    /// Returns an engine with an empty cache.
+    pub fn new(settings: Settings, content: Arc<Content>) -> Vllm {
+        // One block is reserved as the null block.
+        let capacity = settings.num_gpu_blocks.saturating_sub(1);
+        let pool = BlockPool::new(
+            capacity,
+            settings.enable_prefix_caching,
+            settings.state_blocks,
+        );
+        Vllm {
+            settings,
+            content,
+            pool,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            held: FxHashMap::default(),
+            kept: FxHashMap::default(),
+            last_plan: None,
+            preemptions: 0,
+        }
+    }
+
+    /// Returns the block pool, to look at.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Returns how often a request lost its blocks to another, ever.
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
+    }
+
+    fn blocks(&self, tokens: u64) -> u64 {
+        tokens.div_ceil(self.settings.block_size)
+    }
+
+    /// Serves the requests that run, in order of admission; returns the budget left, or nothing after a preemption.
+    fn plan_running(&mut self, book: &mut Book, step: &mut Step) -> Option<u64> {
+        let mut budget = self.settings.max_num_batched_tokens;
+        let mut preempted = false;
+        let mut at = 0;
+        while at < self.running.len() {
+            let id = self.running[at];
+            let tokens = self.wanted(id, book, budget);
+            if tokens == 0 {
+                step.standing.push(id);
+                at += 1;
+                continue;
+            }
+            let computed = book.seq(id).computed;
+            let needed = self.blocks(computed + tokens);
+            while !self.pool.can_grow(&self.held[&id].holding, needed) {
+                preempted = true;
+                let victim = self.running.pop().expect("somebody runs");
+                self.preempt(victim, book);
+                step.standing.retain(|&standing| standing != victim);
+                if victim == id {
+                    break;
+                }
+            }
+            if self.running.get(at) != Some(&id) {
+                break;
+            }
+            self.take_part(id, tokens, book, step);
+            budget -= tokens;
+            at += 1;
+        }
+        (!preempted).then_some(budget)
+    }
+
+    /// Returns how many tokens a request takes of a step with this budget.
+    fn wanted(&self, id: SeqId, book: &Book, budget: u64) -> u64 {
+        let seq = book.seq(id);
+        let mut tokens = (seq.known() - seq.computed).min(budget);
+        let threshold = self.settings.long_prefill_token_threshold;
+        if threshold > 0 && self.running.len() > 1 {
+            tokens = tokens.min(threshold);
+        }
+        let end = seq.computed + tokens;
+        match self.held[&id].stops.last() {
+            // A state is written where a chunk ends, so a chunk ends where one is kept, and on a block before.
+            Some(&stop) if end >= stop => stop - seq.computed,
+            Some(_) => (end / self.settings.block_size * self.settings.block_size)
+                .saturating_sub(seq.computed),
+            None => tokens,
+        }
+    }
+
+    /// Takes blocks for a request's part in the step and registers those it will fill.
+    fn take_part(&mut self, id: SeqId, tokens: u64, book: &Book, step: &mut Step) {
+        let seq = book.seq(id);
+        let end = seq.computed + tokens;
+        let needed = end.div_ceil(self.settings.block_size);
+        let held = self
+            .held
+            .get_mut(&id)
+            .expect("a request that runs holds blocks");
+        self.pool.grow(&mut held.holding, needed);
+        self.pool.register(
+            &held.path,
+            &mut held.holding,
+            end / self.settings.block_size,
+        );
+        if held.stops.last() == Some(&end) {
+            held.stops.pop();
+            if let Some(state) = self
+                .pool
+                .keep_state(&held.path, end / self.settings.block_size)
+            {
+                held.states.push(state);
+                self.kept
+                    .entry(seq.call.thread)
+                    .or_default()
+                    .push((seq.call.prompt, end));
+            }
+        }
+        let chunk = if seq.decoding() { None } else { Some(tokens) };
+        step.rows.push(Row { seq: id, chunk });
+    }
+
+    fn preempt(&mut self, victim: SeqId, book: &mut Book) {
+        self.release(victim);
+        book.preempt(victim);
+        self.waiting.push_front(victim);
+        self.preemptions += 1;
+    }
+
+    fn release(&mut self, id: SeqId) {
+        let held = self.held.remove(&id).expect("a request is released once");
+        self.pool.release(&held.path, held.holding);
+        self.pool.release(&Path::default(), held.working);
+        for state in held.states {
+            self.pool.release_state(state);
+        }
+    }
+
+    /// Admits waiting requests while budget, seats and blocks last; nobody overtakes.
+    fn plan_waiting(&mut self, at: Fine, mut budget: u64, book: &mut Book, step: &mut Step) {
+        let asleep = self.running.is_empty();
+        while budget > 0 && (self.running.len() as u64) < self.settings.max_num_seqs {
+            let Some(&id) = self.waiting.front() else {
+                break;
+            };
+            if !self.may_join(id, at, asleep, book) {
+                break;
+            }
+            let Some(tokens) = self.admit(id, at, budget, book) else {
+                break;
+            };
+            self.waiting.pop_front();
+            self.running.push(id);
+            self.take_part(id, tokens, book, step);
+            budget -= tokens;
+        }
+    }
+
+    /// Returns whether the scheduler knows of a request by now.
+    ///
+    /// A step is put together while the one before it runs, so what arrives during a step joins the next but one. An
+    /// engine at rest wakes with the first arrival, and begins before the others of the same moment have come in.
+    fn may_join(&self, id: SeqId, at: Fine, asleep: bool, book: &Book) -> bool {
+        let submitted = book.seq(id).submitted();
+        if asleep {
+            submitted < at || self.running.is_empty()
+        } else {
+            !self.settings.async_scheduling || self.last_plan.is_none_or(|last| submitted <= last)
+        }
+    }
+
+    /// Finds what is cached of a request and takes its first blocks; returns its part in the step.
+    fn admit(&mut self, id: SeqId, at: Fine, budget: u64, book: &mut Book) -> Option<u64> {
+        let seq = book.seq(id);
+        let (call, known) = (seq.call, seq.known());
+        let block = self.settings.block_size;
+        let path = Path::of(&call, &self.content, block);
+        let (found, _) = self.pool.look_up(&path, (known - 1) / block);
+        let hit = if self.settings.state_blocks > 0 {
+            self.pool.look_up_state(&path, found)
+        } else {
+            found
+        };
+        let free_hit = self.pool.look_up(&path, hit).1;
+        let mut held = Held {
+            path,
+            ..Held::default()
+        };
+        held.stops = self.stops(known, hit * block, found * block);
+        let cached = hit * block;
+        let tokens = (known - cached).min(budget);
+        if tokens < known - cached && !self.settings.enable_chunked_prefill {
+            return None;
+        }
+        let whole = if self.settings.scheduler_reserve_full_isl {
+            self.blocks(known)
+        } else {
+            self.blocks(cached + tokens)
+        };
+        // States come beside the keys and values: the one being worked on, those kept, and the one resumed from.
+        let states =
+            self.settings.state_blocks * (1 + held.stops.len() as u64 + u64::from(hit > 0));
+        if whole - hit + free_hit + states > self.pool.free() {
+            assert!(
+                !self.running.is_empty() || !self.held.is_empty(),
+                "a request that was taken in fits an idle engine"
+            );
+            return None;
+        }
+        held.holding = self.pool.take_hit(&held.path, hit);
+        if hit > 0 && self.settings.state_blocks > 0 {
+            held.states.push(self.pool.take_state(&held.path, hit));
+        }
+        self.pool
+            .grow(&mut held.working, self.settings.state_blocks);
+        let stored = self.stored(&call, block).max(cached);
+        self.held.insert(id, held);
+        book.admit(id, at, cached, stored);
+        Some(self.wanted(id, book, budget))
+    }
+
+    /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
+    fn preload(&mut self, call: &Call) {
+        let block = self.settings.block_size;
+        let path = Path::of(call, &self.content, block);
+        let full = call.warm.0 / block;
+        let (found, free) = self.pool.look_up(&path, full);
+        if full - found + free + self.settings.state_blocks > self.pool.free() {
+            return;
+        }
+        let mut holding = self.pool.take_hit(&path, found);
+        self.pool.grow(&mut holding, full);
+        self.pool.register(&path, &mut holding, full);
+        let state = if self.settings.state_blocks > 0 {
+            self.pool.keep_state(&path, full)
+        } else {
+            None
+        };
+        self.pool.release(&path, holding);
+        if let Some(state) = state {
+            self.pool.release_state(state);
+        }
+    }
+
+    /// Returns the boundaries at which a prompt keeps a state, nearest last.
+    ///
+    /// The last one before its end, and the one up to which keys and values were found although no state was.
+    fn stops(&self, known: u64, cached: u64, found: u64) -> Vec<u64> {
+        if self.settings.state_blocks == 0 || !self.settings.enable_prefix_caching {
+            return Vec::new();
+        }
+        let block = self.settings.block_size;
+        let mut stops = vec![(known - 1) / block * block, found];
+        stops.retain(|&stop| stop > cached);
+        stops.dedup();
+        stops
+    }
+
+    /// Returns how far the cache would reach for this call, had it lost nothing of what its conversation had stored.
+    fn stored(&self, call: &Call, block: u64) -> u64 {
+        if !self.settings.enable_prefix_caching {
+            return 0;
+        }
+        let limit = (call.seen_computed.0).min(call.prompt_tokens.0 - 1) / block * block;
+        if self.settings.state_blocks == 0 {
+            return limit;
+        }
+        let kept = self.kept.get(&call.thread).map_or(&[][..], Vec::as_slice);
+        let on_path = |&&(prompt, at): &&(NodeId, u64)| {
+            at <= limit
+                && self
+                    .content
+                    .end(self.content.meeting(prompt, call.prompt))
+                    .0
+                    >= at
+        };
+        kept.iter()
+            .filter(on_path)
+            .map(|&(_, at)| at)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Returns how often a step of decode rows can be made before somebody ends or blocks run out.
+    fn repeat(&self, book: &Book, step: &Step) -> u64 {
+        let most = step
+            .rows
+            .iter()
+            .map(|row| book.seq(row.seq).left())
+            .min()
+            .unwrap_or(1)
+            .max(1);
+        let block = self.settings.block_size;
+        let fits = |times: u64| {
+            let grown = |row: &Row| {
+                let computed = book.seq(row.seq).computed;
+                (computed + times)
+                    .div_ceil(block)
+                    .saturating_sub(self.held[&row.seq].holding.blocks())
+            };
+            step.rows.iter().map(grown).sum::<u64>() <= self.pool.free()
+        };
+        if fits(most) {
+            return most;
+        }
+        let (mut low, mut high) = (1, most);
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if fits(middle) {
+                low = middle
+            } else {
+                high = middle
+            }
+        }
+        low
+    }
+}
+
+impl Engine for Vllm {
+    fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome> {
+        let request = book.seq_mut(seq);
+        let prompt = request.call.prompt_tokens.0;
+        if prompt >= self.settings.max_model_len {
+            return Err(Outcome::RefusedContext);
+        }
+        let room = self
+            .pool
+            .capacity()
+            .saturating_sub(4 * self.settings.state_blocks)
+            * self.settings.block_size;
+        if prompt >= room {
+            return Err(Outcome::RefusedMemory);
+        }
+        let longest = self.settings.max_model_len.min(room) - prompt;
+        request.output_limit = request.output_limit.min(longest);
+        self.waiting.push_back(seq);
+        if request.call.warm.0 > 0 && self.settings.enable_prefix_caching {
+            let call = request.call;
+            self.preload(&call);
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, at: Fine, book: &mut Book, step: &mut Step) {
+        let budget = self.plan_running(book, step);
+        if let Some(budget) = budget {
+            self.plan_waiting(at, budget, book, step);
+        }
+        // Whoever may join later changes the next step; whoever may and did not is blocked until somebody ends.
+        let joining = self
+            .waiting
+            .front()
+            .is_some_and(|&next| !self.may_join(next, at, false, book));
+        let decoding = !step.rows.is_empty() && step.rows.iter().all(|row| row.chunk.is_none());
+        step.repeat = if decoding && !joining && budget.is_some() {
+            self.repeat(book, step)
+        } else {
+            1
+        };
+        self.last_plan = Some(at);
+    }
+
+    fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>) {
+        for row in &step.rows {
+            let seq = book.seq(row.seq);
+            let computed = seq.computed;
+            let held = self
+                .held
+                .get_mut(&row.seq)
+                .expect("a row's request holds blocks");
+            if times > 1 {
+                self.pool.grow(
+                    &mut held.holding,
+                    computed.div_ceil(self.settings.block_size),
+                );
+                self.pool.register(
+                    &held.path,
+                    &mut held.holding,
+                    computed / self.settings.block_size,
+                );
+            }
+            if seq.finished() {
+                complete.push(row.seq);
+            }
+        }
+        for &seq in complete.iter() {
+            self.release(seq);
+        }
+        self.running.retain(|seq| !complete.contains(seq));
+    }
+}

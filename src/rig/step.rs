@@ -1,0 +1,201 @@
+//! The engine loop in virtual time: the clock and the accounts around an engine's plan.
+//!
+//! Decode steps in which nothing changes are made in one go. A call that arrives meanwhile cuts the run at the next
+//! step boundary; because engine time is integer, where a run is cut makes no difference to when its steps end.
+
+use super::Backend;
+use super::book::{Book, SeqId};
+use super::cost::{Graph, StepCost};
+use super::engine::{Engine, Step};
+use super::fine::Fine;
+use crate::call::{Call, Reply};
+use crate::units::Time;
+
+/// A step, or a run of equal decode steps, that is being made.
+#[derive(Clone, Debug)]
+struct Running {
+    from: Fine,
+    /// How often the step will be made.
+    times: u64,
+    /// What the step is made of, to tell how long a number of repetitions lasts.
+    graphs: Vec<Graph>,
+}
+
+/// An engine with its clock.
+#[derive(Clone, Debug)]
+pub struct StepLoop<E> {
+    engine: E,
+    cost: StepCost,
+    book: Book,
+    step: Step,
+    running: Option<Running>,
+    /// Scratch for what one row would make alone.
+    alone: Vec<Graph>,
+    /// When the engine last finished a step; it is idle from then on while nothing runs.
+    clock: Fine,
+    refused: Vec<Reply>,
+    complete: Vec<SeqId>,
+    /// Whether runs of decode steps are made in one go; off only to check that it makes no difference.
+    coalesce: bool,
+}
+
+impl<E: Engine> StepLoop<E> {
+    /// Returns an engine at rest.
+    pub fn new(engine: E, cost: StepCost) -> StepLoop<E> {
+        StepLoop {
+            engine,
+            cost,
+            book: Book::default(),
+            step: Step::default(),
+            running: None,
+            alone: Vec::new(),
+            clock: Fine::ZERO,
+            refused: Vec::new(),
+            complete: Vec::new(),
+            coalesce: true,
+        }
+    }
+
+    /// Returns the same engine walking every step, the oracle for runs made in one go.
+    #[must_use]
+    pub fn walking(self) -> StepLoop<E> {
+        StepLoop {
+            coalesce: false,
+            ..self
+        }
+    }
+
+    /// Returns the engine, to look at.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// Begins the next step if none is being made and there is something to do.
+    fn begin(&mut self) {
+        if self.running.is_some() || self.book.is_empty() {
+            return;
+        }
+        self.step.clear();
+        self.engine.plan(self.clock, &mut self.book, &mut self.step);
+        for &(seq, length) in &self.step.transfers {
+            self.clock += length;
+            self.book.charge_transfer(seq, self.clock);
+        }
+        if self.step.rows.is_empty() {
+            assert!(self.step.standing.is_empty(), "a rig with work never idles");
+            return;
+        }
+        let mut graphs = Vec::new();
+        self.engine.graphs(&self.step.rows, &self.book, &mut graphs);
+        let times = if self.coalesce {
+            self.step.repeat.max(1)
+        } else {
+            1
+        };
+        self.running = Some(Running {
+            from: self.clock,
+            times,
+            graphs,
+        });
+    }
+
+    fn end(&self, running: &Running) -> Fine {
+        running.from + self.cost.steps(&running.graphs, running.times)
+    }
+
+    /// Cuts the run that is being made at the first step boundary that is not before `now`.
+    fn cut(&mut self, now: Fine) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.times == 1 || running.from >= now {
+            return;
+        }
+        // The number of steps is monotone in time: look for the smallest that reaches `now`.
+        let (mut low, mut high) = (1, running.times);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if running.from + self.cost.steps(&running.graphs, middle) >= now {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        running.times = low;
+    }
+
+    /// Ends the step that is being made: charges it and lets the engine take note.
+    fn finish_step(&mut self, replies: &mut Vec<Reply>) {
+        let running = self.running.take().expect("a step is being made");
+        let length = self.cost.steps(&running.graphs, running.times);
+        let end = running.from + length;
+        for row in &self.step.rows {
+            self.book.charge_standing(row.seq, running.from);
+            match row.chunk {
+                Some(tokens) => {
+                    self.alone.clear();
+                    self.engine
+                        .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
+                    let alone = self.cost.step(&self.alone);
+                    self.book.charge_chunk(row.seq, tokens, alone, length, end);
+                }
+                None => self
+                    .book
+                    .charge_decode(row.seq, running.times, length, end, &self.cost),
+            }
+        }
+        for &seq in &self.step.standing {
+            self.book.charge_standing(seq, end);
+        }
+        self.clock = end;
+        self.engine.settle(
+            &self.step,
+            running.times,
+            &mut self.book,
+            &mut self.complete,
+        );
+        for seq in self.complete.drain(..) {
+            replies.push(self.book.close(seq, end));
+        }
+    }
+}
+
+impl<E: Engine> Backend for StepLoop<E> {
+    fn submit(&mut self, now: Time, call: Call) {
+        let at = Fine::at(now);
+        if self.running.is_none() {
+            self.clock = self.clock.max(at);
+        }
+        self.cut(at);
+        let seq = self.book.open(call, at);
+        if let Err(outcome) = self.engine.arrive(seq, &mut self.book) {
+            self.refused.push(self.book.refuse(seq, at, outcome));
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Time> {
+        if let Some(refused) = self.refused.first() {
+            return Some(refused.finished);
+        }
+        self.begin();
+        self.running
+            .as_ref()
+            .map(|running| self.end(running).time())
+    }
+
+    fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
+        let from = replies.len();
+        replies.append(&mut self.refused);
+        while let Some(running) = &self.running {
+            if self.end(running).time() > now {
+                break;
+            }
+            self.finish_step(replies);
+            if self.clock.time() < now {
+                // Nothing can be submitted before `now` any more, so the next step begins at once.
+                self.begin();
+            }
+        }
+        replies[from..].sort_by_key(|reply| (reply.finished, reply.call));
+    }
+}
