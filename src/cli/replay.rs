@@ -4,6 +4,7 @@ use super::output::{self, Target};
 use super::talk::{self, Progress, Watched};
 use super::{rigs, traces};
 use crate::agent;
+use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::fleet;
 use crate::journal::Journal;
@@ -125,6 +126,13 @@ enum OnRefusal {
     Stop,
 }
 
+/// Returns the built-in catalogue with the user's folders laid over it.
+fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
+    Catalog::with_overlays(folders).map_err(|error| {
+        Error::usage(error.to_string()).with_help("correct the file, or leave out its --catalog folder")
+    })
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if number.is_finite() && number > 0.0 {
@@ -142,10 +150,11 @@ impl Replay {
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
         }
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
+        let catalog = catalog(&self.catalog)?;
         let built: Result<Vec<Rig>, Error> = self
             .rig
             .iter()
-            .map(|spec| rigs::build(spec, &self.set, &trace))
+            .map(|spec| rigs::build(spec, &self.set, &catalog, &trace))
             .collect();
         let rigs = built?;
         let json = self.json.as_deref().map(Target::open).transpose()?;

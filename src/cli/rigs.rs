@@ -1,6 +1,7 @@
 //! From a rig's name as typed to something that answers calls.
 
 use super::talk;
+use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
@@ -27,21 +28,16 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
 pub(super) fn build(
     spec: &str,
     settings: &[(String, String)],
+    catalog: &Catalog,
     trace: &Trace,
 ) -> Result<Rig, Error> {
     if spec == RECORDED {
         return recorded(settings, trace);
     }
-    let parts: Vec<&str> = spec.split('/').collect();
-    if parts.len() != 3 || parts.iter().any(|part| part.is_empty()) {
-        return Err(Error::usage(format!("`{spec}` is not a rig")).with_help(
-            "write HARDWARE/ENGINE[@VERSION]/MODEL, or `recorded`; `laptime list rigs` lists names",
-        ));
-    }
-    Err(
-        Error::usage(format!("rig `{spec}` is not in the catalogue"))
-            .with_help("`laptime list rigs` lists what there is"),
-    )
+    crate::study::rig::build(spec, settings, catalog, &trace.content).map_err(|error| {
+        Error::usage(error.to_string())
+            .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
+    })
 }
 
 fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {

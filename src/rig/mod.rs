@@ -8,7 +8,9 @@ pub mod cost;
 pub mod engine;
 pub mod fine;
 pub mod kv;
+pub mod memory;
 pub mod recorded;
+pub mod roofline;
 pub mod step;
 
 use crate::call::{Call, Reply};

@@ -3,3 +3,4 @@
 //! Nothing here prints, parses what a person typed, or opens a file by its name.
 
 pub mod replay;
+pub mod rig;

@@ -351,6 +351,9 @@ impl Engine for LlamaCpp {
     fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome> {
         let request = book.seq_mut(seq);
         let prompt = request.call.prompt_tokens.0;
+        if self.settings.slot_context == 0 {
+            return Err(Outcome::RefusedMemory);
+        }
         if prompt >= self.settings.slot_context {
             return Err(Outcome::RefusedContext);
         }

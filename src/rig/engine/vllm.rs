@@ -393,6 +393,9 @@ impl Engine for Vllm {
     fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome> {
         let request = book.seq_mut(seq);
         let prompt = request.call.prompt_tokens.0;
+        if self.pool.capacity() == 0 {
+            return Err(Outcome::RefusedMemory);
+        }
         if prompt >= self.settings.max_model_len {
             return Err(Outcome::RefusedContext);
         }

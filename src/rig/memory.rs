@@ -1,0 +1,41 @@
+//! Does it fit? How much of a machine's memory is left for keys, values and recurrent states.
+//!
+//! Each engine sizes its cache by a rule of its own. What does not fit is refused here as it is there; figures that no
+//! document gives are estimates and named as such.
+
+use crate::catalog::{Hardware, Model};
+
+/// Memory of the CUDA context and libraries on each device: an estimate.
+const NON_TORCH_BYTES: u64 = 1 << 30;
+/// Bytes of activations for each token and unit of width in a pass: an estimate.
+const ACTIVATION_BYTES: u64 = 24;
+/// Compute buffers of llama.cpp at its usual micro-batch: an estimate.
+const COMPUTE_BUFFER_BYTES: u64 = 1 << 30;
+/// The alignment of vLLM's attention kernels, in tokens.
+const KERNEL_ALIGNMENT: u64 = 16;
+
+/// Returns the bytes that vLLM has for its cache over all devices: its share of memory less weights and activations.
+pub fn vllm_cache(hardware: &Hardware, model: &Model, utilization: f64, devices: u64, batched_tokens: u64) -> u64 {
+    let share = (hardware.memory.value.as_f64() * utilization) as u64 * devices;
+    let activations = batched_tokens * u64::from(model.shape.value.hidden) * ACTIVATION_BYTES;
+    share.saturating_sub(model.weights.value.0 + NON_TORCH_BYTES * devices + activations)
+}
+
+/// Returns the tokens of a vLLM block: for models with recurrent layers as many as fill the page of one layer's state.
+pub fn vllm_block(model: &Model, asked: u64, kv_share: f64) -> u64 {
+    let Some(page) = &model.state_page_bytes else { return asked };
+    let per_token = (model.kv_bytes_per_layer().as_f64() * kv_share) as u64;
+    let aligned = KERNEL_ALIGNMENT * page.value.0.div_ceil(KERNEL_ALIGNMENT * per_token.max(1));
+    aligned.max(asked)
+}
+
+/// Returns the blocks that one recurrent state occupies: layers come in groups as large as that of the growing ones.
+pub fn vllm_state_blocks(model: &Model) -> u64 {
+    let shape = &model.shape.value;
+    u64::from(shape.state_layers.div_ceil(shape.kv_layers.max(1)))
+}
+
+/// Returns the bytes that llama.cpp has for keys, values and states; nothing when not even the weights fit.
+pub fn llama_cache(hardware: &Hardware, model: &Model) -> Option<u64> {
+    hardware.usable_total().0.checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
+}
