@@ -22,6 +22,9 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+/// Calls have 32-bit names, and a few are made again.
+const MOST_CALLS: u64 = 4_000_000_000;
+
 /// What was typed.
 #[derive(Args, Debug)]
 pub(super) struct Replay {
@@ -42,7 +45,7 @@ pub(super) struct Replay {
     /// The model to ask for at the URL.
     #[arg(long, value_name = "NAME", requires = "url")]
     model: Option<String>,
-    /// A setting of the engine or rig, such as engine.prefix_caching=off; may be repeated.
+    /// A setting of the engine or rig, such as `engine.prefix_caching=off`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting)]
     set: Vec<(String, String)>,
     /// How many runs are under way at the same time.
@@ -126,7 +129,8 @@ enum OnRefusal {
 /// Returns the built-in catalogue with the user's folders laid over it.
 fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
     Catalog::with_overlays(folders).map_err(|error| {
-        Error::usage(error.to_string()).with_help("correct the file, or leave out its --catalog folder")
+        Error::usage(error.to_string())
+            .with_help("correct the file, or leave out its --catalog folder")
     })
 }
 
@@ -160,12 +164,25 @@ impl Replay {
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = Workload::new(&trace, self.plan(), self.seed);
+        let workload = self.workload(&trace)?;
         let replays = self.on_all(&trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);
         }
         self.deliver(&replays, json, folders.as_deref())
+    }
+
+    fn workload(&self, trace: &Trace) -> Result<Workload, Error> {
+        let workload = Workload::new(trace, self.plan(), self.seed);
+        if workload.calls > MOST_CALLS {
+            return Err(Error::usage(format!(
+                "{} make {} calls; at most {MOST_CALLS} can be replayed at once",
+                counted(workload.runs.into(), "run"),
+                workload.calls
+            ))
+            .with_help("ask for fewer --runs or --agents"));
+        }
+        Ok(workload)
     }
 
     fn plan(&self) -> fleet::Plan {

@@ -16,11 +16,14 @@ const TOLD: usize = 5;
 pub(super) fn load(
     paths: &[PathBuf],
     _block_size: Option<u32>,
-    _quiet: bool,
+    quiet: bool,
 ) -> Result<Trace, Error> {
     let trace = read(paths)?;
     for source in &trace.sources {
         tell_problems(source);
+        for loss in &source.losses {
+            talk::note(quiet, &format!("{}: {loss}", source.name));
+        }
     }
     if trace.sessions.is_empty() {
         let names: Vec<&str> = trace

@@ -312,7 +312,10 @@ fn beside(columns: &[Vec<Cell>]) -> Table {
     let mut table = Table::new(aligns);
     for (place, name) in ROWS.into_iter().enumerate() {
         let name = Cell::from(name).styled(FAINT);
-        let cells = columns.iter().map(|column| column[place].clone());
+        let cells: Vec<Cell> = columns.iter().map(|column| column[place].clone()).collect();
+        if cells.iter().all(Cell::is_empty) {
+            continue;
+        }
         table.row(std::iter::once(name).chain(cells));
     }
     table

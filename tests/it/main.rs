@@ -1,3 +1,8 @@
 //! The one integration binary: a module per subject.
 
+mod cli;
+mod metrics;
+mod recorded_engines;
+mod schema;
+mod tidy;
 mod trace;
