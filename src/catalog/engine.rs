@@ -41,6 +41,41 @@ impl fmt::Display for SettingValue {
     }
 }
 
+impl SettingValue {
+    /// Returns the switch, when it is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            SettingValue::Bool(on) => Some(*on),
+            _ => None,
+        }
+    }
+
+    /// Returns the whole number, when it is one.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            SettingValue::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Returns the number, when it is one.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            SettingValue::Int(number) => Some(*number as f64),
+            SettingValue::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Returns the word, when it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            SettingValue::Text(word) => Some(word),
+            _ => None,
+        }
+    }
+}
+
 /// What values a setting takes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum SettingKind {
@@ -310,6 +345,24 @@ impl EngineProfile {
                 (setting.name.as_str(), &rule.value)
             })
             .collect()
+    }
+
+    /// Returns every setting at an operating point: its default, or the last of the user's `(key, text)` pairs.
+    pub fn settings_at<'a>(
+        &self,
+        point: Point<'_>,
+        chosen: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<BTreeMap<String, SettingValue>, SettingError> {
+        let mut settings: BTreeMap<String, SettingValue> = self
+            .defaults(point)
+            .into_iter()
+            .map(|(name, known)| (name.to_string(), known.value.clone()))
+            .collect();
+        for (key, text) in chosen {
+            let (name, value) = self.assign(key, text)?;
+            settings.insert(name.to_string(), value);
+        }
+        Ok(settings)
     }
 
     /// Returns the usual backend on a platform, or nothing when the engine does not run there.

@@ -1,7 +1,21 @@
 //! Catalogue files: the ones inside the program and the ones a user lays over them.
 //!
 //! One thing per file, in TOML. Every figure is an inline table with its value, unit, source and trust; nothing is read
-//! without them. Fields that nobody reads are errors, so a slip of the pen cannot pass for a default.
+//! without them. Fields that nobody reads are errors, so a slip of the pen cannot pass for a default. The least that a
+//! file `hardware/my-box.toml` of an overlay folder holds:
+//!
+//! ```toml
+//! name = "my-box"
+//! title = "The box under my desk"
+//! chip = "my-box"                  # what calibrations and defaults of engines go by
+//! platform = "cuda"                # or "metal", "rocm"
+//! form = "desktop"
+//! devices = 1                      # figures below are for one of them
+//! unified_memory = false
+//! memory = { value = 24, unit = "GiB", source = "label", trust = "datasheet" }
+//! usable = { value = 23.5, unit = "GiB", source = "nvidia-smi", trust = "measured" }
+//! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
+//! ```
 
 mod engine;
 mod hardware;
@@ -30,21 +44,62 @@ macro_rules! embed {
 }
 
 pub(super) const HARDWARE: Embedded = embed!["hardware":
+    "2x-dgx-spark",
     "2x-rtx-pro-6000",
+    "a100-80gb",
+    "b200",
     "dgx-spark",
+    "gx10",
     "h100",
+    "h100-pcie",
+    "h200",
+    "l40s",
+    "m3-ultra",
+    "m4-max",
+    "m5-max-32",
     "m5-max-40",
+    "m5-max-studio",
+    "m5-pro-20",
+    "rtx-3090",
+    "rtx-4090",
+    "rtx-5090",
     "rtx-pro-6000",
+    "rtx-pro-6000-max-q",
+    "rtx-pro-6000-server",
     "strix-halo-evo-x2",
+    "strix-halo-framework",
+    "strix-halo-ms-s1-max",
 ];
 
 pub(super) const ENGINES: Embedded = embed!["engine":
     "llama.cpp",
+    "lm-studio",
+    "mlx-lm",
+    "ollama",
+    "sglang",
+    "trt-llm",
     "vllm",
 ];
 
 pub(super) const MODELS: Embedded = embed!["model":
+    "deepseek-v3",
+    "devstral-2-123b",
+    "devstral-small-24b",
+    "glm-4.5-air",
+    "glm-4.7-flash",
+    "gpt-oss-120b",
+    "gpt-oss-20b",
+    "llama-3.1-70b",
     "llama-3.1-8b",
+    "mistral-7b",
+    "mistral-nemo-12b",
+    "phi-4",
+    "qwen2.5-72b",
+    "qwen3-14b",
+    "qwen3-235b-a22b",
+    "qwen3-32b",
+    "qwen3-8b",
+    "qwen3-coder-30b-a3b",
     "qwen3-coder-next",
     "qwen3.6-27b",
     "qwen3.6-35b-a3b",

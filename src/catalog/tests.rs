@@ -87,36 +87,95 @@ fn a_file_is_called_what_it_describes() {
 }
 
 #[test]
-fn every_figure_is_sourced() {
-    let catalog = Catalog::builtin();
-    for machine in catalog.all_hardware() {
+fn every_figure_of_a_machine_is_sourced() {
+    for machine in Catalog::builtin().all_hardware() {
         let owner = &machine.name;
         check_known(owner, &machine.memory);
         check_known(owner, &machine.usable);
         check_known(owner, &machine.bandwidth);
-        for precision in Precision::ALL {
-            machine
-                .compute
-                .rate(precision)
-                .into_iter()
-                .for_each(|rate| check_known(owner, rate));
-        }
+        let rates = [&machine.bandwidth_measured, &machine.host_link];
+        let link = machine.link.iter().map(|link| &link.bandwidth);
+        let rates = rates.into_iter().flatten().chain(link);
+        rates.for_each(|rate| check_known(owner, rate));
+        let formats = Precision::ALL.map(|precision| machine.compute.rate(precision));
+        formats
+            .into_iter()
+            .flatten()
+            .for_each(|rate| check_known(owner, rate));
+        let power = &machine.power;
+        let watts = [
+            &power.limit,
+            &power.idle,
+            &power.decode,
+            &power.prefill,
+            &power.wall,
+        ];
+        watts
+            .into_iter()
+            .flatten()
+            .for_each(|watts| check_known(owner, watts));
+        machine
+            .price
+            .iter()
+            .for_each(|price| check_known(owner, &price.amount));
+        assert!(
+            machine.compute.best(Precision::Fp4).is_some(),
+            "{owner} computes nothing"
+        );
     }
-    for model in catalog.all_models() {
+}
+
+#[test]
+fn every_figure_of_a_model_is_sourced() {
+    for model in Catalog::builtin().all_models() {
         let owner = &model.name;
-        check_known(owner, &model.weights);
-        check_known(owner, &model.total_params);
-        check_known(owner, &model.read_per_token);
+        let params = [
+            &model.total_params,
+            &model.active_params,
+            &model.lm_head_params,
+        ];
+        for params in params {
+            check_known(owner, params);
+        }
+        let bytes = [
+            &model.weights,
+            &model.read_per_token,
+            &model.read_all,
+            &model.kv_bytes_per_token,
+            &model.state_bytes_per_sequence,
+        ];
+        for bytes in bytes {
+            check_known(owner, bytes);
+        }
+        model
+            .state_page_bytes
+            .iter()
+            .for_each(|bytes| check_known(owner, bytes));
+        model
+            .moe
+            .iter()
+            .for_each(|moe| check_known(owner, &moe.expert_bytes));
         check_known(owner, &model.weight_bits);
+        check_known(owner, &model.max_context);
         check_known(owner, &model.shape);
+        assert_eq!(model.state_page_bytes.is_some(), model.hybrid(), "{owner}");
     }
-    for engine in catalog.all_engines() {
+}
+
+#[test]
+fn every_default_is_sourced_and_every_name_of_a_setting_is_its_own() {
+    for engine in Catalog::builtin().all_engines() {
+        let mut names: BTreeSet<&str> = engine.unmodelled.keys().map(String::as_str).collect();
         for setting in engine.settings.values() {
             let owner = format!("{}.{}", engine.name, setting.name);
             setting
                 .defaults
                 .iter()
                 .for_each(|rule| check_known(&owner, &rule.value));
+            assert!(names.insert(&setting.name), "{owner}");
+            for alias in &setting.aliases {
+                assert!(names.insert(&alias.name), "{owner}: {}", alias.name);
+            }
         }
     }
 }
@@ -124,40 +183,25 @@ fn every_figure_is_sourced() {
 #[test]
 fn names_the_contract_promises_are_there() {
     let catalog = Catalog::builtin();
-    for name in [
-        "rtx-pro-6000",
-        "2x-rtx-pro-6000",
-        "m5-max-40",
-        "dgx-spark",
-        "strix-halo-evo-x2",
-        "h100",
-    ] {
-        assert_eq!(
-            catalog.hardware(name).map(|machine| machine.name.as_str()),
-            Ok(name)
-        );
+    let hardware = "rtx-pro-6000 2x-rtx-pro-6000 rtx-pro-6000-max-q m5-max-40 m5-max-32 m5-max-studio dgx-spark \
+        2x-dgx-spark gx10 strix-halo-evo-x2 strix-halo-ms-s1-max strix-halo-framework rtx-5090 rtx-4090 m3-ultra \
+        m4-max h100 h200 b200";
+    for name in hardware.split_whitespace() {
+        assert_eq!(catalog.hardware(name).unwrap().name, name);
     }
-    for name in [
-        "qwen3.6-27b-q8_0",
-        "qwen3.6-27b-awq",
-        "qwen3.6-27b-fp8",
-        "qwen3.6-35b-a3b-q8_0",
-        "qwen3.6-35b-a3b-fp8",
-        "qwen3.6-35b-a3b-awq",
-        "qwen3-coder-next-awq",
-        "llama-3.1-8b-bf16",
-    ] {
-        assert_eq!(
-            catalog.model(name).map(|model| model.name.as_str()),
-            Ok(name)
-        );
+    for name in "llama.cpp vllm sglang mlx-lm lm-studio ollama trt-llm".split_whitespace() {
+        assert_eq!(catalog.engine(name).unwrap().name, name);
     }
-    for name in ["llama.cpp", "vllm"] {
-        assert_eq!(
-            catalog.engine(name).map(|engine| engine.name.as_str()),
-            Ok(name)
-        );
+    let models = "qwen3.6-27b-q8_0 qwen3.6-27b-awq qwen3.6-27b-fp8 qwen3.6-35b-a3b-q8_0 qwen3.6-35b-a3b-fp8 \
+        qwen3.6-35b-a3b-awq qwen3-coder-next-awq qwen3-coder-30b-a3b-q8_0 llama-3.1-8b-bf16 llama-3.1-70b-q4_k_m \
+        gpt-oss-20b-mxfp4 gpt-oss-120b-mxfp4 qwen3-14b-q4_k_m qwen3-32b-awq qwen2.5-72b-q4_k_m deepseek-v3-fp8 \
+        mistral-7b-q4_k_m phi-4-q4_k_m glm-4.5-air-q4_k_m devstral-small-24b-q4_k_m llama-3.1-70b-nvfp4 \
+        qwen3.6-35b-a3b-mlx-4bit qwen3.6-27b-mlx-8bit";
+    for name in models.split_whitespace() {
+        assert_eq!(catalog.model(name).unwrap().name, name);
     }
+    let later = catalog.model("llama-3.3-70b-q4_k_m").unwrap();
+    assert_eq!(later.name, "llama-3.1-70b-q4_k_m");
 }
 
 #[test]
@@ -218,9 +262,8 @@ fn shapes_agree_with_the_bytes_they_imply() {
             "{}",
             model.name
         );
-        let computed = model.total_params.value * model.weight_bits.value / 8.0;
-        let ratio = model.weights.value.as_f64() / computed;
-        assert!((0.8..1.75).contains(&ratio), "{}: {ratio}", model.name);
+        let ratio = model.weights.value.as_f64() / model.read_all.value.as_f64();
+        assert!((0.9..1.4).contains(&ratio), "{}: {ratio}", model.name);
         let head = f64::from(shape.hidden) * f64::from(shape.vocab);
         assert!(
             (model.lm_head_params.value / head - 1.0).abs() < 0.01,
@@ -270,7 +313,7 @@ fn defaults_follow_version_device_and_model() {
     );
     let share = "gpu_memory_utilization";
     assert_eq!(
-        default("0.19.0", "h100", plain, share),
+        default("0.19.1", "h100", plain, share),
         SettingValue::Float(0.9)
     );
     assert_eq!(
@@ -279,11 +322,11 @@ fn defaults_follow_version_device_and_model() {
     );
     let caching = "prefix_caching";
     assert_eq!(
-        default("0.19.0", "h100", hybrid, caching),
+        default("0.19.1", "h100", hybrid, caching),
         SettingValue::Bool(false)
     );
     assert_eq!(
-        default("0.19.0", "h100", plain, caching),
+        default("0.19.1", "h100", plain, caching),
         SettingValue::Bool(true)
     );
     assert_eq!(
@@ -320,6 +363,25 @@ fn settings_are_read_by_their_type() {
         message("batch_size", "big"),
         "`batch_size` of llama.cpp is `big`; expected a whole number from 1"
     );
+}
+
+#[test]
+fn the_last_choice_of_a_user_wins_over_the_default() {
+    let catalog = Catalog::builtin();
+    let llama = catalog.engine("llama.cpp").unwrap();
+    let point = Point {
+        version: &llama.default_version,
+        hardware: catalog.hardware("dgx-spark").unwrap(),
+        model: catalog.model("qwen3.6-27b-q8_0").unwrap(),
+    };
+    let chosen = [("b", "512"), ("batch_size", "4096")];
+    let settings = llama.settings_at(point, chosen).unwrap();
+    assert_eq!(settings["batch_size"].as_int(), Some(4096));
+    assert_eq!(settings["slot_prompt_similarity"].as_f64(), Some(0.1));
+    assert_eq!(settings["checkpoint_min_step"].as_int(), Some(8192));
+    assert_eq!(settings["reasoning_preserve"].as_bool(), Some(false));
+    assert_eq!(settings["split_mode"].as_text(), Some("layer"));
+    assert!(llama.settings_at(point, [("bath_size", "1")]).is_err());
 }
 
 #[test]

@@ -3,22 +3,33 @@
 //! Records arrive in file order; a step refers to earlier ones only. What cannot be used becomes a problem with its
 //! place, never an abort: the rest of the session still replays, because the recorded prompt length always wins.
 
+use super::blocks::parse_blocks;
 use super::content::{ContentBuilder, ContentError, ROOT};
-use super::record::{AgentRecord, Piece, PromptEdit, Record, Segment, SessionRecord, StepRecord};
+use super::record::{
+    AgentRecord, GapRecord, Piece, PromptEdit, Record, Segment, SessionRecord, StepRecord,
+};
+use super::seen::{drop_empty_threads, note_what_was_seen};
 use super::{Ending, Gap, Join, Recorded, Session, Source, Spawn, Step, Thread, Trace};
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Segment kinds that form the head of a conversation.
 const HEAD_KINDS: [&str; 2] = ["tools", "system"];
+
+/// The longest that all waits of a session may be together: ten years.
+const MAX_WAITS: Span = Span(10 * 365 * 86_400 * 1_000_000_000);
 
 /// Builds a [`Trace`] out of the records of any number of files.
 #[derive(Debug, Default)]
 pub struct Compiler {
     content: ContentBuilder,
     sources: Vec<Source>,
+    skipped: Vec<String>,
     sessions: Vec<Growing>,
     by_id: FxHashMap<String, usize>,
     segments: FxHashMap<String, Known>,
@@ -32,7 +43,7 @@ struct Known {
     key: u64,
     tokens: u64,
     head: bool,
-    token_ids: Option<Vec<u64>>,
+    token_ids: Option<Arc<[u64]>>,
 }
 
 /// A session while its records arrive.
@@ -40,11 +51,15 @@ struct Known {
 struct Growing {
     session: Session,
     source: usize,
+    /// What makes its block ids differ from equal ones of other files and scopes.
+    salt: u64,
     agents: FxHashMap<String, usize>,
-    /// Steps by id: where their prompt and answer end.
-    steps: FxHashMap<String, (NodeId, NodeId)>,
-    /// Where each step stands, so that children find the step they start after.
-    places: FxHashMap<String, (usize, usize)>,
+    /// Where each step stands (thread and place), by id.
+    places: FxHashMap<Box<str>, (u32, u32)>,
+    /// For each thread the one that started it.
+    parents: Vec<Option<usize>>,
+    /// The waits so far.
+    waited: Span,
     /// Tokens whose content is known to have stood elsewhere in the thread, for each thread and segment key.
     had: FxHashSet<(usize, u64)>,
 }
@@ -58,6 +73,13 @@ impl Compiler {
         self.file_from = self.sessions.len();
     }
 
+    /// Leaves out the file being read; nothing of it was usable.
+    pub fn forget(&mut self) {
+        self.sources.pop();
+        self.sessions.truncate(self.file_from);
+        self.by_id.clear();
+    }
+
     /// Returns the file being read, to note its losses and problems.
     ///
     /// # Panics
@@ -66,6 +88,20 @@ impl Compiler {
         self.sources
             .last_mut()
             .expect("a file is begun before its records")
+    }
+
+    /// Notes a file of a folder that was passed over.
+    pub fn skip(&mut self, note: String) {
+        self.skipped.push(note);
+    }
+
+    /// Returns how many of the steps read so far belong to the file being read.
+    pub fn steps_in_file(&self) -> usize {
+        self.sessions[self.file_from..]
+            .iter()
+            .flat_map(|growing| &growing.session.threads)
+            .map(|thread| thread.steps.len())
+            .sum()
     }
 
     /// Takes in the next record; says what is wrong with one that cannot be used.
@@ -107,7 +143,7 @@ impl Compiler {
         let token_ids = segment
             .token_ids
             .as_ref()
-            .map(|ids| ids.iter().map(|&id| u64::from(id)).collect::<Vec<_>>());
+            .map(|ids| ids.iter().map(|&id| u64::from(id)).collect::<Arc<[u64]>>());
         if let Some(ids) = &token_ids
             && ids.len() as u64 != segment.tokens
         {
@@ -142,15 +178,28 @@ impl Compiler {
         self.sessions.push(Growing {
             session: Session {
                 id: record.id.clone(),
-                arrival: record.arrival_us.map(Span::from_micros),
+                arrival: record
+                    .arrival_us
+                    .map(Span::from_micros)
+                    .filter(|arrival| *arrival <= MAX_WAITS),
                 resumed: record.resumed,
                 model: record.model.clone(),
                 threads: Vec::new(),
             },
             source: self.sources.len() - 1,
+            salt: {
+                let scope = record.block_scope.as_deref().unwrap_or("");
+                let scope = if scope == "session" {
+                    &record.id
+                } else {
+                    scope
+                };
+                xxh3_64_with_seed(scope.as_bytes(), self.sources.len() as u64)
+            },
             agents: FxHashMap::default(),
-            steps: FxHashMap::default(),
             places: FxHashMap::default(),
+            parents: Vec::new(),
+            waited: Span::ZERO,
             had: FxHashSet::default(),
         });
         Ok(())
@@ -193,14 +242,15 @@ impl Compiler {
         };
         let thread = growing.session.threads.len();
         if let Some(step) = &record.spawn_step {
-            let &(parent, index) = growing.places.get(step).ok_or_else(|| {
+            let &(parent, index) = growing.places.get(step.as_str()).ok_or_else(|| {
                 format!(
                     "agent `{}` starts after step `{step}`, which is not above this line",
                     record.id
                 )
             })?;
-            let offset = Span::from_micros(record.spawn_offset_us.unwrap_or(0));
-            growing.session.threads[parent].steps[index]
+            let offset = growing.believable(record.spawn_offset_us)?;
+            growing.parents.push(Some(parent as usize));
+            growing.session.threads[parent as usize].steps[index as usize]
                 .gap
                 .spawns
                 .push(Spawn {
@@ -212,6 +262,8 @@ impl Compiler {
                 "agent `{}` is not the session's first and names no `spawn_step`",
                 record.id
             ));
+        } else {
+            growing.parents.push(None);
         }
         growing.agents.insert(record.id.clone(), thread);
         growing.session.threads.push(Thread {
@@ -225,7 +277,7 @@ impl Compiler {
     fn step(&mut self, record: &StepRecord) -> Result<(), String> {
         let at = self.session_of(record.session.as_deref())?;
         let thread = self.thread_of(at, record.agent.as_deref())?;
-        if self.sessions[at].steps.contains_key(&record.id) {
+        if self.sessions[at].places.contains_key(record.id.as_str()) {
             return Err(format!(
                 "step `{}` was already defined in its session; give each step its own id",
                 record.id
@@ -237,7 +289,15 @@ impl Compiler {
                 record.id
             ));
         }
-        let joins = self.joins_of(at, &record.joins)?;
+        // A wait that cannot be used is left out; the step still replays.
+        let mut doubts = None;
+        let joins = self.joins_of(at, thread, &record.joins);
+        let joins = joins.unwrap_or_else(|why| {
+            doubts = Some(format!("step `{}` {why}; it waits for nobody", record.id));
+            Vec::new()
+        });
+        let (gap, why) = self.gap_of(at, record);
+        doubts = doubts.or(why);
         let too_big = |error: ContentError| format!("step `{}` has {error}", record.id);
         let (prompt, again, complaint) = self.prompt(at, thread, record)?;
         let mut output = prompt;
@@ -259,10 +319,8 @@ impl Compiler {
         if let Some(previous) = steps.last_mut() {
             previous.gap.joins = joins;
         }
-        growing
-            .places
-            .insert(record.id.clone(), (thread, steps.len()));
-        growing.steps.insert(record.id.clone(), (prompt, output));
+        let place = (thread as u32, steps.len() as u32);
+        growing.places.insert(record.id.as_str().into(), place);
         let timing = record.timing.clone().unwrap_or_default();
         steps.push(Step {
             prompt,
@@ -273,7 +331,7 @@ impl Compiler {
             seen_computed: Tokens::ZERO,
             again: Tokens(again),
             break_estimated: record.prompt.break_at.as_deref() == Some("estimated"),
-            gap: gap_of(record),
+            gap,
             recorded: Recorded {
                 sent: timing.sent_us.map(Span::from_micros),
                 first_token: timing.first_token_us.map(Span::from_micros),
@@ -282,10 +340,11 @@ impl Compiler {
                     .usage
                     .as_ref()
                     .and_then(|usage| usage.cached)
+                    .filter(|&cached| cached <= record.prompt.tokens)
                     .map(Tokens),
             },
         });
-        complaint.map_or(Ok(()), Err)
+        complaint.or(doubts).map_or(Ok(()), Err)
     }
 
     fn thread_of(&mut self, at: usize, agent: Option<&str>) -> Result<usize, String> {
@@ -297,6 +356,7 @@ impl Compiler {
             None => {
                 if growing.session.threads.is_empty() {
                     growing.agents.insert("main".to_string(), 0);
+                    growing.parents.push(None);
                     growing.session.threads.push(Thread {
                         id: "main".to_string(),
                         join: Join::Blocking,
@@ -308,17 +368,47 @@ impl Compiler {
         }
     }
 
-    fn joins_of(&self, at: usize, names: &[String]) -> Result<Vec<u32>, String> {
+    /// Returns the threads to wait for: only a thread's own children, or the two could wait for each other.
+    fn joins_of(&self, at: usize, thread: usize, names: &[String]) -> Result<Vec<u32>, String> {
         let growing = &self.sessions[at];
-        names
+        let joins: Result<BTreeSet<u32>, String> = names
             .iter()
             .map(|name| match growing.agents.get(name) {
-                Some(&thread) => Ok(thread as u32),
+                Some(&child) if growing.parents[child] == Some(thread) => Ok(child as u32),
+                Some(_) => Err(format!("joins agent `{name}`, which another agent started")),
                 None => Err(format!(
                     "joins agent `{name}`, which is not defined above this line"
                 )),
             })
-            .collect()
+            .collect();
+        Ok(joins?.into_iter().collect())
+    }
+
+    /// Returns what follows the answer, and a complaint when a wait in it had to be left out.
+    fn gap_of(&mut self, at: usize, record: &StepRecord) -> (Gap, Option<String>) {
+        let growing = &mut self.sessions[at];
+        let mut complaint = None;
+        let mut span = |of: fn(&GapRecord) -> Option<u64>| {
+            let micros = record.gap.as_ref().and_then(of);
+            growing.believable(micros).unwrap_or_else(|why| {
+                complaint = Some(format!("step `{}`: {why}; it was left out", record.id));
+                Span::ZERO
+            })
+        };
+        let gap = Gap {
+            after: match record.finish.as_deref() {
+                Some("tool-call") => Ending::ToolCall,
+                Some("end-of-turn") => Ending::EndOfTurn,
+                _ => Ending::Unknown,
+            },
+            tool: span(|gap| gap.tool_us),
+            client: span(|gap| gap.client_us),
+            human: span(|gap| gap.human_us),
+            unknown: span(|gap| gap.unknown_us),
+            spawns: Vec::new(),
+            joins: Vec::new(),
+        };
+        (gap, complaint)
     }
 
     /// Places the prompt in the tree. Also returns how much of it is content the thread had before, and a complaint
@@ -375,9 +465,11 @@ impl Compiler {
         let growing = &self.sessions[at];
         match &edit.base {
             Some(name) => growing
-                .steps
-                .get(name)
-                .map(|&(_, output)| output)
+                .places
+                .get(name.as_str())
+                .map(|&(thread, place)| {
+                    growing.session.threads[thread as usize].steps[place as usize].output
+                })
                 .ok_or_else(|| {
                     format!("the prompt edits step `{name}`, which is not above this line")
                 }),
@@ -429,7 +521,9 @@ impl Compiler {
                 .block_size
                 .filter(|&size| size > 0)
                 .ok_or("`blocks` needs a positive `block_size`")?;
-            let keys = parse_blocks(blocks, left / u64::from(size))?;
+            let salt = self.sessions[at].salt;
+            let mut keys = parse_blocks(blocks, left / u64::from(size))?;
+            keys.iter_mut().for_each(|key| *key ^= salt);
             let next = self
                 .content
                 .units(tip, size, &keys)
@@ -454,8 +548,43 @@ impl Compiler {
         }
     }
 
+    /// Returns the names that sessions get because another file has a session of the same name, by source and own name.
+    pub fn renamed(&self) -> BTreeMap<(usize, String), String> {
+        let mut sources: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for growing in self.sessions.iter().filter(|growing| growing.holds_steps()) {
+            let id = growing.session.id.as_str();
+            sources.entry(id).or_default().insert(growing.source);
+        }
+        let mut taken: FxHashSet<String> = FxHashSet::default();
+        let mut renamed = BTreeMap::new();
+        for growing in self.sessions.iter().filter(|growing| growing.holds_steps()) {
+            let id = &growing.session.id;
+            if sources[id.as_str()].len() < 2 {
+                continue;
+            }
+            let stem = file_stem(Path::new(&self.sources[growing.source].name));
+            let plain = format!("{stem}/{id}");
+            let mut name = plain.clone();
+            let mut count = 1;
+            while taken.contains(&name) || sources.contains_key(name.as_str()) {
+                count += 1;
+                name = format!("{plain}#{count}");
+            }
+            taken.insert(name.clone());
+            renamed.insert((growing.source, id.clone()), name);
+        }
+        renamed
+    }
+
     /// Ends the reading. Sessions that hold no step are left out.
     pub fn finish(mut self) -> Trace {
+        let renamed = self.renamed();
+        for growing in &mut self.sessions {
+            let own = (growing.source, growing.session.id.clone());
+            if let Some(name) = renamed.get(&own) {
+                growing.session.id.clone_from(name);
+            }
+        }
         self.mark_common_heads();
         let content = self.content.finish();
         let mut sessions: Vec<Session> = Vec::with_capacity(self.sessions.len());
@@ -476,6 +605,7 @@ impl Compiler {
         }
         Trace {
             sources: self.sources,
+            skipped: self.skipped,
             sessions,
             content: content.into(),
         }
@@ -483,7 +613,7 @@ impl Compiler {
 
     /// Where a file of several sessions declares no head, what the first prompts of two sessions share is one.
     fn mark_common_heads(&mut self) {
-        let mut firsts: FxHashMap<usize, Vec<NodeId>> = FxHashMap::default();
+        let mut firsts: BTreeMap<(usize, u64), Vec<NodeId>> = BTreeMap::new();
         for growing in &self.sessions {
             if let Some(step) = growing
                 .session
@@ -491,7 +621,10 @@ impl Compiler {
                 .first()
                 .and_then(|main| main.steps.first())
             {
-                firsts.entry(growing.source).or_default().push(step.prompt);
+                firsts
+                    .entry((growing.source, growing.salt))
+                    .or_default()
+                    .push(step.prompt);
             }
         }
         for tips in firsts.values() {
@@ -500,143 +633,40 @@ impl Compiler {
     }
 }
 
-fn gap_of(record: &StepRecord) -> Gap {
-    let gap = record.gap.clone().unwrap_or_default();
-    let span = |micros: Option<u64>| Span::from_micros(micros.unwrap_or(0));
-    Gap {
-        after: match record.finish.as_deref() {
-            Some("tool-call") => Ending::ToolCall,
-            Some("end-of-turn") => Ending::EndOfTurn,
-            _ => Ending::Unknown,
-        },
-        tool: span(gap.tool_us),
-        client: span(gap.client_us),
-        human: span(gap.human_us),
-        unknown: span(gap.unknown_us),
-        spawns: Vec::new(),
-        joins: Vec::new(),
-    }
-}
-
-/// Sub-agents of which nothing was recorded are forgotten, and nobody waits for them.
-fn drop_empty_threads(session: &mut Session) {
-    let kept: Vec<Option<u32>> = session
-        .threads
+/// Returns a file's name without the suffixes that say how it is packed and what it is.
+pub fn file_stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let name = name.to_string_lossy();
+    let unpacked = name
+        .strip_suffix(".gz")
+        .or_else(|| name.strip_suffix(".zst"))
+        .unwrap_or(&name);
+    let stem = [".jsonl", ".ndjson", ".json"]
         .iter()
-        .scan(0, |next, thread| {
-            let place = (!thread.steps.is_empty()).then_some(*next);
-            *next += u32::from(place.is_some());
-            Some(place)
-        })
-        .collect();
-    session.threads.retain(|thread| !thread.steps.is_empty());
-    for gap in session
-        .threads
-        .iter_mut()
-        .flat_map(|thread| &mut thread.steps)
-        .map(|step| &mut step.gap)
-    {
-        gap.joins = gap
-            .joins
-            .iter()
-            .filter_map(|&thread| kept[thread as usize])
-            .collect();
-        gap.spawns = gap
-            .spawns
-            .iter()
-            .filter_map(|spawn| {
-                Some(Spawn {
-                    thread: kept[spawn.thread as usize]?,
-                    ..*spawn
-                })
-            })
-            .collect();
+        .find_map(|suffix| unpacked.strip_suffix(suffix))
+        .unwrap_or(unpacked);
+    if stem.is_empty() {
+        name.to_string()
+    } else {
+        stem.to_string()
     }
 }
 
-/// Notes for each step how far its prompt follows what the thread sent or received before.
-fn note_what_was_seen(content: &super::content::Content, steps: &mut [Step]) {
-    let mut visited: FxHashSet<NodeId> = FxHashSet::default();
-    // Nodes that end an answer, until a later prompt has gone through them: their last token was never computed.
-    let mut answers: FxHashSet<NodeId> = FxHashSet::default();
-    visited.insert(ROOT);
-    for step in steps {
-        let mut at = step.prompt;
-        while !visited.contains(&at) {
-            at = content.parent(at);
-        }
-        step.seen = content.end(at);
-        step.seen_computed = if answers.contains(&at) {
-            Tokens(step.seen.0 - 1)
-        } else {
-            step.seen
-        };
-        step.again = step.again.min(step.prompt_tokens - step.seen);
-        if at != ROOT {
-            answers.remove(&at);
-        }
-        let mark = |visited: &mut FxHashSet<NodeId>, tip: NodeId| {
-            for node in content.upwards(tip) {
-                if !visited.insert(node) {
-                    break;
-                }
-            }
-        };
-        mark(&mut visited, step.prompt);
-        if step.output != step.prompt && !visited.contains(&step.output) {
-            mark(&mut visited, step.output);
-            answers.insert(step.output);
-        }
+impl Growing {
+    fn holds_steps(&self) -> bool {
+        let main = self.session.threads.first();
+        main.is_some_and(|main| !main.steps.is_empty())
     }
-}
 
-/// Reads "3e8 3ea-3ef 410": hexadecimal ids, runs of successive ids with a dash.
-///
-/// At most `limit` ids are read: a file cannot ask for more than its prompt holds.
-fn parse_blocks(text: &str, limit: u64) -> Result<Vec<u64>, String> {
-    let id = |word: &str| {
-        u64::from_str_radix(word, 16)
-            .map_err(|_| format!("block id `{word}` is not hexadecimal (at most 16 digits)"))
-    };
-    let mut keys = Vec::new();
-    for word in text.split_ascii_whitespace() {
-        let (first, last) = match word.split_once('-') {
-            Some((first, last)) => (id(first)?, id(last)?),
-            None => (id(word)?, id(word)?),
-        };
-        if last < first {
-            return Err(format!("the run of blocks `{word}` ends before it begins"));
-        }
-        if (last - first) >= limit.saturating_sub(keys.len() as u64) {
-            return Err(format!(
-                "the blocks hold more tokens than the {limit} blocks that are left of the prompt"
-            ));
-        }
-        keys.extend(first..=last);
+    /// Returns a wait as a span; the sums of a session's waits must stay far from the end of the clock.
+    fn believable(&mut self, micros: Option<u64>) -> Result<Span, String> {
+        let span = Span::from_micros(micros.unwrap_or(0));
+        let waited = self.waited.0.checked_add(span.0).map(Span);
+        self.waited = waited
+            .filter(|waited| *waited <= MAX_WAITS)
+            .ok_or_else(|| {
+                format!("the waits of a session sum to more than ten years (here {span})")
+            })?;
+        Ok(span)
     }
-    Ok(keys)
-}
-
-/// Writes block ids in the form that [`Piece::blocks`] has.
-pub fn write_blocks(keys: &[u64]) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    let mut rest = keys;
-    while let Some(&first) = rest.first() {
-        let run = rest
-            .iter()
-            .zip(first..=u64::MAX)
-            .take_while(|(key, expected)| *key == expected)
-            .count();
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        let _ = if run > 1 {
-            write!(text, "{first:x}-{:x}", rest[run - 1])
-        } else {
-            write!(text, "{first:x}")
-        };
-        rest = &rest[run..];
-    }
-    text
 }

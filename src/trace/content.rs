@@ -96,10 +96,13 @@ pub enum ContentError {
     /// Positions are kept in 32 bits.
     #[error("a prompt of more than 4,294,967,295 tokens")]
     TooLong,
-    /// Nodes are numbered in 32 bits.
-    #[error("more than 4,294,967,295 distinct pieces of content")]
+    /// Nodes are numbered in 32 bits, and the ids of blocks have to fit into memory.
+    #[error("more distinct content than fits (268,435,456 blocks)")]
     TooMany,
 }
+
+/// How many units are kept at most: two gigabytes of ids. A short line can ask for billions of blocks.
+const MAX_UNITS: usize = 1 << 28;
 
 /// One entry of the child table: where a unit with this key follows a node.
 type ChildKey = (NodeId, u64, u32);
@@ -181,9 +184,14 @@ impl ContentBuilder {
         while let Some(&first) = rest.first() {
             let Some(&child) = self.children.get(&(at, first, unit_len)) else {
                 let from = self.keys.len();
+                if rest.len() > MAX_UNITS - from {
+                    return Err(ContentError::TooMany);
+                }
                 self.keys.extend_from_slice(rest);
                 let len = Tokens(u64::from(unit_len) * rest.len() as u64);
-                let grown = self.grow(at, len, from..self.keys.len(), unit_len)?;
+                let grown = self
+                    .grow(at, len, from..self.keys.len(), unit_len)
+                    .inspect_err(|_| self.keys.truncate(from))?;
                 self.children.insert((at, first, unit_len), grown);
                 return Ok(grown);
             };
@@ -281,8 +289,10 @@ impl ContentBuilder {
         unit_len: u32,
     ) -> Result<NodeId, ContentError> {
         let start = self.nodes[parent.index()].node.end;
-        let end = u64::from(start) + len.0;
-        let end = u32::try_from(end).map_err(|_| ContentError::TooLong)?;
+        let end = u64::from(start)
+            .checked_add(len.0)
+            .and_then(|end| u32::try_from(end).ok())
+            .ok_or(ContentError::TooLong)?;
         let node = Node {
             parent,
             start,
@@ -312,37 +322,57 @@ impl ContentBuilder {
             whole.node.start < at && at < whole.node.end,
             "a split must leave two parts"
         );
-        let unit_len = whole.unit_len.max(1);
-        let before = (at - whole.node.start) / unit_len;
-        let clean = whole.units > 0 && (at - whole.node.start).is_multiple_of(unit_len);
+        if whole.units == 0 {
+            return self.insert_above(node, at);
+        }
+        let before = (at - whole.node.start) / whole.unit_len;
+        let border = whole.node.start + before * whole.unit_len;
+        if border == at {
+            return self.split_units(node, before);
+        }
+        // The unit that is cut becomes a node of its own, so that its neighbours stay whole.
+        if before > 0 {
+            self.split_units(node, before)?;
+        }
+        let alone = if self.nodes[node.index()].units > 1 {
+            self.split_units(node, 1)?
+        } else {
+            node
+        };
+        // The lower part goes on standing for the unit: who appends it again passes through both parts.
+        self.insert_above(alone, at)
+    }
+
+    /// Splits off the first `before` units of `node`.
+    fn split_units(&mut self, node: NodeId, before: u32) -> Result<NodeId, ContentError> {
+        let whole = self.nodes[node.index()];
+        let upper = self.insert_above(node, whole.node.start + before * whole.unit_len)?;
+        let top = &mut self.nodes[upper.index()];
+        (top.units_from, top.units, top.unit_len) = (whole.units_from, before, whole.unit_len);
+        let lower = &mut self.nodes[node.index()];
+        lower.units_from += before as usize;
+        lower.units -= before;
+        let first = self.keys[whole.units_from];
+        let next = self.keys[whole.units_from + before as usize];
+        self.children
+            .insert((whole.node.parent, first, whole.unit_len), upper);
+        self.children.insert((upper, next, whole.unit_len), node);
+        Ok(upper)
+    }
+
+    /// Puts a node without units above `node`, holding its content before `at`.
+    fn insert_above(&mut self, node: NodeId, at: u32) -> Result<NodeId, ContentError> {
         let upper = self.push(Growing {
             node: Node {
                 end: at,
-                ..whole.node
+                ..self.nodes[node.index()].node
             },
-            // A cut inside a unit leaves a fragment that equals nothing else, and so does all that follows it.
-            units: if clean { before } else { 0 },
-            ..whole
+            units_from: 0,
+            units: 0,
+            unit_len: 0,
         })?;
-        let lower = &mut self.nodes[node.index()];
-        lower.node.parent = upper;
-        lower.node.start = at;
-        if clean {
-            lower.units_from += before as usize;
-            lower.units -= before;
-            let (top, next) = (
-                self.keys[whole.units_from],
-                self.keys[whole.units_from + before as usize],
-            );
-            self.children
-                .insert((whole.node.parent, top, whole.unit_len), upper);
-            self.children.insert((upper, next, whole.unit_len), node);
-        } else if whole.units > 0 {
-            lower.units = 0;
-            let top = self.keys[whole.units_from];
-            self.children
-                .remove(&(whole.node.parent, top, whole.unit_len));
-        }
+        let lower = &mut self.nodes[node.index()].node;
+        (lower.parent, lower.start) = (upper, at);
         Ok(upper)
     }
 }
@@ -378,14 +408,22 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_inside_a_block_makes_it_equal_to_nothing() {
+    fn a_block_that_was_cut_is_still_the_same_block() {
         let mut tree = ContentBuilder::default();
-        let a = tree.units(ROOT, 16, &[1, 2]).unwrap();
+        let a = tree.units(ROOT, 16, &[1, 2, 3, 4]).unwrap();
         let cut = tree.cut(a, Tokens(20)).unwrap();
-        let b = tree.units(ROOT, 16, &[1, 2]).unwrap();
+        let finer = tree.cut(a, Tokens(25)).unwrap();
+        let edited = tree.opaque(cut, Tokens(5)).unwrap();
+        let b = tree.units(ROOT, 16, &[1, 2, 3, 4]).unwrap();
+        let c = tree.units(ROOT, 16, &[1, 2, 9]).unwrap();
         let content = tree.finish();
-        assert_eq!(content.end(cut), Tokens(20));
-        assert_eq!(content.meeting(a, b), ROOT);
+        assert_eq!(
+            (content.end(cut), content.end(finer)),
+            (Tokens(20), Tokens(25))
+        );
+        assert_eq!(a, b);
+        assert_eq!(content.end(content.meeting(a, c)), Tokens(32));
+        assert_eq!(content.end(content.meeting(a, edited)), Tokens(20));
     }
 
     #[test]

@@ -4,20 +4,31 @@
 //! back, and what happened between; it says nothing of the engine that will answer. Files are read by [`format`] (the
 //! native format) and [`import`] (everybody else's); both pass through [`compile`], so identity is decided once.
 
+pub mod blocks;
 pub mod compile;
 pub mod content;
+mod error;
+pub mod format;
+pub mod import;
+mod input;
+pub mod inspect;
+pub mod read;
 pub mod record;
+mod seen;
 
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
 use content::Content;
 use std::sync::Arc;
+pub use error::TraceError;
 
 /// Everything that was read, ready to be replayed.
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// The files it came from, in the order given.
     pub sources: Vec<Source>,
+    /// Files in the given folders that are no trace, each with the reason.
+    pub skipped: Vec<String>,
     /// The sessions, in input order.
     pub sessions: Vec<Session>,
     /// The identity of every prompt and output; engines keep it at hand, hence shared.

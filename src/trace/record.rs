@@ -133,6 +133,10 @@ pub struct SessionRecord {
     /// The session it continues or was forked from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Where equal block ids mean equal content: `session`, or a name that several sessions of the file share; the
+    /// whole file when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_scope: Option<String>,
     /// The model that was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
