@@ -129,7 +129,8 @@ enum OnRefusal {
 /// Returns the built-in catalogue with the user's folders laid over it.
 fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
     Catalog::with_overlays(folders).map_err(|error| {
-        Error::usage(error.to_string()).with_help("correct the file, or leave out its --catalog folder")
+        Error::usage(error.to_string())
+            .with_help("correct the file, or leave out its --catalog folder")
     })
 }
 
