@@ -73,10 +73,10 @@ impl Target {
 
     /// Writes the answer and puts the file in its place.
     pub(super) fn write(
-        self,
+        mut self,
         answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let Some((mut file, beside)) = self.file else {
+        let Some((mut file, beside)) = self.file.take() else {
             let mut out = BufWriter::new(io::stdout().lock());
             return answer(&mut out)
                 .and_then(|()| out.flush())
@@ -84,14 +84,21 @@ impl Target {
         };
         let written = answer(&mut file)
             .and_then(|()| file.flush())
-            .and_then(|()| {
-                if beside {
-                    fs::rename(partial(&self.path), &self.path)
-                } else {
-                    Ok(())
-                }
+            .and_then(|()| match beside {
+                true => fs::rename(partial(&self.path), &self.path),
+                false => Ok(()),
             });
+        self.file = Some((file, beside));
         written.map_err(|source| Error::write(&self.path, source))
+    }
+}
+
+impl Drop for Target {
+    /// Leaves nothing half written behind; after a rename there is nothing to remove.
+    fn drop(&mut self) {
+        if let Some((_, true)) = self.file {
+            let _ = fs::remove_file(partial(&self.path));
+        }
     }
 }
 

@@ -285,7 +285,7 @@ fn side_by_side(replays: &[Replay<'_>], look: Look) -> String {
     text
 }
 
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 19] = [
     "rig",
     "",
     "",
@@ -302,6 +302,7 @@ const ROWS: [&str; 18] = [
     "contention",
     "queue",
     "binds",
+    "binds on the rig",
     "calls refused",
     "known",
 ];
@@ -354,7 +355,9 @@ fn column(replay: &Replay<'_>) -> Vec<Cell> {
     ] {
         cells.push(share(spent(parts, what)));
     }
-    cells.push(Cell::from(parts.binds().map_or(UNKNOWN, Bottleneck::word)).styled(TITLE));
+    for binds in [parts.binds(), parts.binds_on_rig()] {
+        cells.push(Cell::from(binds.map_or(UNKNOWN, Bottleneck::word)).styled(TITLE));
+    }
     let refused = Cell::from(summary.failed_calls);
     cells.push(if summary.failed_calls > 0 {
         refused.styled(ALARM)
@@ -392,7 +395,8 @@ fn part_words(name: &str) -> &str {
     }
 }
 
-fn percent(part: f64, whole: f64) -> String {
+/// Returns the share as a person would write it.
+pub fn percent(part: f64, whole: f64) -> String {
     if whole == 0.0 {
         return UNKNOWN.to_string();
     }

@@ -229,7 +229,11 @@ fn a_wrong_command_line_exits_2_and_says_what_helps() {
         (vec!["--pace-scale", "nan"], "number above 0"),
         (vec!["--idle-cap", "5 parsecs"], "not a duration"),
         (vec!["--share", "some"], "head, none, all"),
-        (vec!["--rig", "toaster"], "help: write HARDWARE/ENGINE"),
+        (vec!["--rig", "toaster"], "expected HARDWARE/ENGINE"),
+        (
+            vec!["--rig", "rtx-509/vllm/qwen3.6-27b-awq"],
+            "did you mean `rtx-5090`",
+        ),
         (vec!["--set", "nonsense"], "KEY=VALUE"),
         (vec!["--set", "engine.x=1"], "no setting `engine.x`"),
         (

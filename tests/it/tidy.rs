@@ -50,7 +50,7 @@ const SERIALISES: [&str; 13] = [
     "wire.rs",
     "report/json.rs",
     "cli/list.rs",
-    "cli/inspect.rs",
+    "report/inspection.rs",
 ];
 
 /// Words that must not stay behind; written in halves so that this file may be read too.
