@@ -1,5 +1,11 @@
 //! Traces as people have them: recorded files are read, written as native files, and read again.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests tell what they measured and skipped"
+)]
+
 use laptime::trace::content::ROOT;
 use laptime::trace::inspect::inspect;
 use laptime::trace::read::{ReadOptions, import, load, load_bytes};
@@ -290,7 +296,7 @@ fn peak_memory() -> String {
     clippy::disallowed_types,
     reason = "the test measures how long reading takes"
 )]
-fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let start = std::time::Instant::now();
     let result = work();
     (result, start.elapsed().as_secs_f64())
