@@ -1,6 +1,7 @@
 //! The one integration binary: a module per subject.
 
 mod cli;
+mod fuzz_trace;
 mod metrics;
 mod recorded_engines;
 mod schema;
