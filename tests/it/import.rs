@@ -17,8 +17,8 @@ fn prompts(session: &Session) -> Vec<(u64, u64, u64)> {
         .collect()
 }
 
-fn secs(span: Span) -> f64 {
-    span.secs()
+fn millis(span: Span) -> u64 {
+    span.0 / 1_000_000
 }
 
 const TRANSCRIPT: &str = r#"{"t":"2026-04-27T18:00:02.000000+00:00","iter":1,"type":"model","wall_s":2.0,"prompt_tokens":1000,"completion_tokens":50,"content_len":0,"tool_calls":[{"name":"bash","args_len":70}],"finish_reason":"tool_calls"}
@@ -48,12 +48,12 @@ fn a_transcript_keeps_answers_but_not_the_reasoning_in_them() {
     assert!(!steps[1].break_estimated && steps[2].break_estimated && steps[3].break_estimated);
     assert_eq!(steps[1].seen_computed, Tokens(1_049));
     assert_eq!(
-        (secs(steps[0].gap.tool), secs(steps[0].gap.client)),
-        (0.75, 1.25)
+        (millis(steps[0].gap.tool), millis(steps[0].gap.client)),
+        (750, 1250)
     );
     assert_eq!(
-        (secs(steps[1].gap.tool), secs(steps[1].gap.client)),
-        (0.0, 1.0)
+        (millis(steps[1].gap.tool), millis(steps[1].gap.client)),
+        (0, 1000)
     );
     assert_eq!(
         (steps[0].gap.after, steps[3].gap.after),
@@ -178,19 +178,22 @@ fn a_sub_agent_begins_its_duration_before_its_moment() {
         let main = &session.threads[0].steps;
         assert_eq!(session.threads[1].id, "agent_001");
         let spawn = main[0].gap.spawns[0];
-        assert_eq!((spawn.thread, secs(spawn.offset)), (1, 1.0), "{inner:?}");
+        assert_eq!((spawn.thread, millis(spawn.offset)), (1, 1000), "{inner:?}");
         assert_eq!(main[0].gap.joins, [1]);
         // It was done at 13 + 20 + 2; the parent went on at 50.
-        assert_eq!(secs(main[0].gap.unknown), 15.0);
-        assert_eq!(secs(session.threads[1].steps[0].gap.unknown), 19.0);
+        assert_eq!(millis(main[0].gap.unknown), 15000);
+        assert_eq!(millis(session.threads[1].steps[0].gap.unknown), 19000);
     }
     let trace = with_agent("async_launched", 13.0, [0.0, 20.0]);
     let main = &trace.sessions[0].threads[0].steps;
     assert_eq!(
-        (secs(main[0].gap.spawns[0].offset), main[0].gap.joins.len()),
-        (1.0, 0)
+        (
+            millis(main[0].gap.spawns[0].offset),
+            main[0].gap.joins.len()
+        ),
+        (1000, 0)
     );
-    assert_eq!(secs(main[0].gap.unknown), 38.0);
+    assert_eq!(millis(main[0].gap.unknown), 38000);
 }
 
 #[test]
@@ -198,13 +201,13 @@ fn waits_of_hashed_sessions_are_differences_where_model_times_are_missing() {
     let trace = with_agent("completed", 43.0, [0.0, 20.0]);
     let main = &trace.sessions[0].threads[0].steps;
     assert_eq!(
-        (main[1].gap.after, secs(main[1].gap.human)),
-        (Ending::EndOfTurn, 7.0)
+        (main[1].gap.after, millis(main[1].gap.human)),
+        (Ending::EndOfTurn, 7000)
     );
     // `think_time` has accumulated to 22; start to start is 15.
     assert_eq!(
-        (main[2].gap.after, secs(main[2].gap.unknown)),
-        (Ending::ToolCall, 15.0)
+        (main[2].gap.after, millis(main[2].gap.unknown)),
+        (Ending::ToolCall, 15000)
     );
     assert_eq!(main[2].recorded.model, None);
 }
