@@ -2,6 +2,7 @@
 
 mod cli;
 mod fuzz_trace;
+mod import;
 mod metrics;
 mod recorded_engines;
 mod schema;
