@@ -50,22 +50,46 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
 /// Returns the cost coefficients that specifications imply.
 ///
 /// `devices` share every layer; a machine whose devices hold layers in turn computes as one.
-pub fn coefficients(hardware: &Hardware, model: &Model, efficiency: &Efficiency, devices: u32) -> Coefficients {
+pub fn coefficients(
+    hardware: &Hardware,
+    model: &Model,
+    efficiency: &Efficiency,
+    devices: u32,
+) -> Coefficients {
     let devices = f64::from(devices);
     let bandwidth = hardware.bandwidth.value.0 * devices;
-    let rate = hardware.compute.best(model.compute).map_or(0.0, |(_, rate)| rate.value.0) * devices;
+    let rate = hardware
+        .compute
+        .best(model.compute)
+        .map_or(0.0, |(_, rate)| rate.value.0)
+        * devices;
     // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
     let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
-    let share = model.moe.as_ref().map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
-    let (one, all) = (model.read_per_token.value.as_f64(), model.read_all.value.as_f64());
-    let experts = if share > 0.0 { (all - one).max(0.0) / (1.0 - share) } else { 0.0 };
+    let share = model
+        .moe
+        .as_ref()
+        .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
+    let (one, all) = (
+        model.read_per_token.value.as_f64(),
+        model.read_all.value.as_f64(),
+    );
+    let experts = if share > 0.0 {
+        (all - one).max(0.0) / (1.0 - share)
+    } else {
+        0.0
+    };
     let shared = (all - experts).max(0.0);
     let shape = &model.shape.value;
     let reading = bandwidth * efficiency.weights;
-    let links = if devices > 1.0 { f64::from(shape.layers) * 2.0 * 2e-5 } else { 0.0 };
+    let links = if devices > 1.0 {
+        f64::from(shape.layers) * 2.0 * 2e-5
+    } else {
+        0.0
+    };
     let weights_s = efficiency.launch_s + links + shared / reading;
     let token_s = 2.0 * model.active_params.value / (rate * efficiency.compute);
-    let per_pair = 4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
+    let per_pair =
+        4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
     Coefficients {
         weights_s,
         experts_s: experts / reading,

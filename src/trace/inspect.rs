@@ -226,10 +226,10 @@ fn session_of(content: &Content, session: &Session, into: &mut Gathered, seen: &
         into.summary.threads += 1;
         let first = &thread.steps[0];
         if place == 0 {
-            into.first_prompts.push(first.prompt_tokens.0 as i64);
+            into.first_prompts.push(signed(first.prompt_tokens));
             let mut head = content.upwards(first.prompt);
             let head = head.find(|&node| content.is_head(node)).unwrap_or(ROOT);
-            into.heads.push(content.end(head).0 as i64);
+            into.heads.push(signed(content.end(head)));
         } else {
             into.summary.agents.count += 1;
             into.summary.agents.calls += thread.steps.len() as u64;
@@ -259,7 +259,7 @@ impl Gathered {
         summary.distinct += seen.add(content, step.output);
         if let Some(previous) = previous {
             self.growths
-                .push(step.prompt_tokens.0 as i64 - previous.prompt_tokens.0 as i64);
+                .push(signed(step.prompt_tokens) - signed(previous.prompt_tokens));
             self.follow(content, step, previous);
         }
         self.waits(step);
@@ -331,6 +331,11 @@ impl Gathered {
             ..self.summary
         }
     }
+}
+
+/// Returns a number of tokens for differences; a prompt has fewer than 2^32.
+fn signed(tokens: Tokens) -> i64 {
+    tokens.0.cast_signed()
 }
 
 /// Returns the smallest value that `permille` of all are not above.

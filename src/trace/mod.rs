@@ -36,7 +36,7 @@ pub struct Trace {
 }
 
 /// One file that was read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Source {
     /// The file's name as given.
     pub name: String,

@@ -1,7 +1,9 @@
 //! The one integration binary: a module per subject.
 
 mod cli;
+mod fuzz_trace;
 mod metrics;
+mod recorded_engines;
 mod schema;
 mod tidy;
 mod trace;

@@ -1,5 +1,11 @@
 //! Traces as people have them: recorded files are read, written as native files, and read again.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests tell what they measured and skipped"
+)]
+
 use laptime::trace::content::ROOT;
 use laptime::trace::inspect::inspect;
 use laptime::trace::read::{ReadOptions, import, load, load_bytes};
@@ -219,4 +225,79 @@ fn paths(trace: &Trace) -> Vec<(u32, u64, bool)> {
         }
     }
     all
+}
+
+/// Writes `sessions` native sessions of `steps` steps that add twenty blocks each.
+fn generated(sessions: usize, steps: usize) -> Vec<u8> {
+    use std::io::Write;
+    let mut text = br#"{"k":"header","format":"laptime-trace","version":1}"#.to_vec();
+    let mut next = 1u64;
+    for session in 0..sessions {
+        write!(text, "\n{{\"k\":\"session\",\"id\":\"s{session}\"}}").unwrap();
+        let (mut tokens, mut output) = (0u64, 0u64);
+        for step in 0..steps {
+            let keep = tokens + output;
+            // Answers vary, so blocks rarely begin at a multiple of their size.
+            (tokens, output) = (keep + 20 * 64 + 30, 200 + (step as u64 * 37) % 300);
+            write!(
+                text,
+                "\n{{\"k\":\"step\",\"id\":\"{step}\",\"session\":\"s{session}\",\"prompt\":{{\"tokens\":{tokens},\
+                 \"keep\":{keep},\"append\":[{{\"blocks\":\"{next:x}-{:x} {:x}\",\"block_size\":64}},{{\"tokens\":30}}]}},\
+                 \"output\":{{\"tokens\":{output}}},\"gap\":{{\"tool_us\":61000,\"client_us\":2000}},\
+                 \"timing\":{{\"sent_us\":{},\"model_us\":5000000}},\"finish\":\"tool-call\"}}",
+                next + 18,
+                next + 40,
+                step * 6_000_000,
+            )
+            .unwrap();
+            next += 41;
+        }
+    }
+    text
+}
+
+#[test]
+fn ten_thousand_steps_load_at_once() {
+    let text = generated(50, 200);
+    let (trace, secs) = timed(|| load_bytes("generated.jsonl", &text, &ReadOptions::default()));
+    assert_eq!(trace.unwrap().calls(), 10_000);
+    println!("10,000 steps, {} bytes: {secs:.3} s", text.len());
+    // The goal is 0.3 s when optimised; this is a test build on a busy machine.
+    assert!(secs < 10.0, "{secs}");
+}
+
+/// Prints what a million steps cost: `cargo test --release million -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes a gigabyte and says something only when optimised"]
+fn a_million_steps_load_in_bounded_memory() {
+    for (sessions, steps) in [(5_000, 200), (1_000, 1_000)] {
+        let path =
+            std::env::temp_dir().join(format!("laptime-{}-million.jsonl", std::process::id()));
+        std::fs::write(&path, generated(sessions, steps)).unwrap();
+        let before = peak_memory();
+        let (trace, secs) = timed(|| read(&path));
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(trace.calls(), 1_000_000);
+        println!(
+            "{sessions} sessions of {steps} steps, {bytes} bytes: {secs:.2} s; peak {before} -> {}",
+            peak_memory()
+        );
+    }
+}
+
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.unwrap_or("unknown").trim().to_string()
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "the test measures how long reading takes"
+)]
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = std::time::Instant::now();
+    let result = work();
+    (result, start.elapsed().as_secs_f64())
 }
