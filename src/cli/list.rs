@@ -60,7 +60,7 @@ impl List {
             return output::print(&String::from_utf8_lossy(&text));
         }
         if matches!(self.what, What::Rigs) && self.words.is_empty() {
-            entries = by_model(entries);
+            entries = by_model(&entries);
         }
         output::print(&catalog::render(&entries, self.sources, output::look()))
     }
@@ -231,9 +231,9 @@ fn recorded() -> Entry {
 }
 
 /// Returns one entry for the rigs that differ in their model alone.
-fn by_model(rigs: Vec<Entry>) -> Vec<Entry> {
+fn by_model(rigs: &[Entry]) -> Vec<Entry> {
     let mut groups: Vec<(String, u64)> = Vec::new();
-    for rig in &rigs {
+    for rig in rigs {
         let Some((group, _)) = rig.name.rsplit_once('/') else {
             continue;
         };

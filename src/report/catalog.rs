@@ -1,4 +1,8 @@
 //! Lists of what the catalogue knows, for people and for programs (an array of objects).
+#![expect(
+    clippy::format_push_string,
+    reason = "text that is built up reads better with its templates in place"
+)]
 
 use super::json::write_value;
 use super::table::{Align, Cell, Look, Table, painted, wrapped};
@@ -126,7 +130,11 @@ fn word<S: serde::Serializer>(trust: &Trust, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(trust.word())
 }
 
-#[expect(clippy::ref_option, reason = "serde asks for a reference to the field")]
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference to the field"
+)]
 fn maybe_word<S: serde::Serializer>(
     trust: &Option<Trust>,
     serializer: S,
