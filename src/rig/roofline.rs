@@ -109,3 +109,29 @@ pub fn coefficients(
         overlap: 1.0,
     }
 }
+
+/// Returns the coefficients of a model that was not measured, from those of one that was on the same rig.
+///
+/// Each measured term says what share of its specification the rig reaches; the same share is assumed for the term of
+/// the other model. Terms that the measurements do not show keep their estimate.
+pub fn transferred(here: &Coefficients, there: &Coefficients, measured: &Coefficients) -> Coefficients {
+    let carry = |here: f64, there: f64, measured: f64| {
+        if there > 0.0 && measured > 0.0 { here * measured / there } else { here }
+    };
+    Coefficients {
+        weights_s: carry(here.weights_s, there.weights_s, measured.weights_s),
+        experts_s: carry(here.experts_s, there.experts_s, measured.experts_s),
+        row_s: carry(here.row_s, there.row_s, measured.row_s),
+        second_row_s: carry(here.second_row_s, there.second_row_s, measured.second_row_s),
+        kv_s: carry(here.kv_s, there.kv_s, measured.kv_s),
+        kv_short_s: measured.kv_short_s.map(|short| carry(here.kv_s, there.kv_s, short)),
+        short_tokens: measured.short_tokens,
+        kv_imbalance: measured.kv_imbalance,
+        token_s: carry(here.token_s, there.token_s, measured.token_s),
+        half_tokens: measured.half_tokens,
+        attention_s: carry(here.attention_s, there.attention_s, measured.attention_s),
+        request_s: measured.request_s,
+        expert_share: here.expert_share,
+        overlap: measured.overlap,
+    }
+}

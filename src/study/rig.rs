@@ -4,6 +4,7 @@
 //! cost coefficients. A setting that would be ignored is an error.
 
 use crate::catalog::engine::SettingError;
+use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Point, SettingValue, Unknown};
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
@@ -12,6 +13,7 @@ use crate::rig::engine::{llama_cpp, vllm};
 use crate::rig::step::StepLoop;
 use crate::rig::{Backend, Rig, memory, roofline};
 use crate::trace::content::Content;
+use crate::units::three_digits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,8 +30,11 @@ pub enum RigError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
-    #[error("unknown setting `{0}`; settings begin with `engine.` or `rig.`")]
+    #[error("unknown setting `{0}`; expected `engine.` and a flag of the engine, or `rig.variant`")]
     Scope(String),
+    /// The rig has no calibration, and so no states to choose from.
+    #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
+    NoVariant(String),
     /// The setting has another value than the one that is modelled.
     #[error("`engine.{key}={value}` is not modelled for {engine}; only {default} is")]
     Fixed {
@@ -73,8 +78,13 @@ pub fn build(
     content: &Arc<Content>,
 ) -> Result<Rig, RigError> {
     let parts = look_up(spec, catalog)?;
-    let values = Values::resolve(&parts, settings)?;
-    let cost = cost_of(&parts, &values);
+    let (of_rig, of_engine): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .cloned()
+        .partition(|(key, _)| key.starts_with("rig."));
+    let values = Values::resolve(&parts, &of_engine)?;
+    let variant = variant_of(&of_rig)?;
+    let cost = cost_of(&parts, &values, catalog, variant)?;
     let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
         "vllm" => {
             let (settings, shown) = vllm_settings(&parts, &values);
@@ -110,6 +120,9 @@ pub fn build(
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
+    if let Some(variant) = variant {
+        shown.insert("rig.variant".to_string(), variant.to_string());
+    }
     let point = OperatingPoint {
         name: spec.to_string(),
         kind: Kind::Simulated,
@@ -124,6 +137,14 @@ pub fn build(
         known_by: cost.known_by,
     };
     Ok(Rig { point, backend })
+}
+
+/// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
+fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
+    match settings.iter().find(|(key, _)| key != "rig.variant") {
+        Some((key, _)) => Err(RigError::Scope(key.clone())),
+        None => Ok(settings.last().map(|(_, value)| value.as_str())),
+    }
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {
@@ -277,15 +298,79 @@ struct Cost {
     known_by: String,
 }
 
-fn cost_of(parts: &Parts<'_>, values: &Values) -> Cost {
-    let efficiency = roofline::typical(&parts.engine.name, parts.hardware.platform);
-    Cost {
-        coefficients: roofline::coefficients(parts.hardware, parts.model, &efficiency, devices(parts, values)),
+fn cost_of(
+    parts: &Parts<'_>,
+    values: &Values,
+    catalog: &Catalog,
+    variant: Option<&str>,
+) -> Result<Cost, RigError> {
+    let (hardware, engine) = (&parts.hardware.name, &parts.engine.name);
+    if let Some(profile) = catalog.rig_profile(hardware, engine, &parts.model.name) {
+        return Ok(calibrated(profile, profile.calibration(variant)?));
+    }
+    if let Some(variant) = variant {
+        return Err(RigError::NoVariant(variant.to_string()));
+    }
+    let devices = devices(parts, values);
+    let efficiency = roofline::typical(engine, parts.hardware.platform);
+    let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
+    let Some(profile) = relative(parts, catalog) else {
+        return Ok(Cost {
+            coefficients: here,
+            trust: Trust::Estimate,
+            interval: None,
+            known_by: "a roofline estimate from specifications and typical efficiencies; \
+                       nothing was measured on this rig"
+                .to_string(),
+        });
+    };
+    let measured = catalog.model(&profile.model)?;
+    let there = roofline::coefficients(parts.hardware, measured, &efficiency, devices);
+    Ok(Cost {
+        coefficients: roofline::transferred(&here, &there, &profile.default.coefficients),
         trust: Trust::Estimate,
         interval: None,
-        known_by: "a roofline estimate from specifications and typical efficiencies; nothing was measured on this rig"
-            .to_string(),
+        known_by: format!(
+            "the efficiencies that {} showed on the same hardware and engine, carried over to \
+             {}'s sizes; this model was not measured here",
+            profile.model, parts.model.name
+        ),
+    })
+}
+
+fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
+    let error = calibration.error.as_ref();
+    let held_out = error.map_or_else(
+        || "nothing was held out".to_string(),
+        |error| {
+            let percent = |share: f64| three_digits(share * 100.0);
+            let (median, p90) = (percent(error.median), percent(error.p90));
+            format!("held-out error of {}: median {median} %, p90 {p90} %", error.what)
+        },
+    );
+    Cost {
+        coefficients: calibration.coefficients,
+        trust: profile.trust,
+        interval: error.map(|error| error.interval),
+        known_by: format!(
+            "calibrated on {}; {held_out}",
+            calibration.calibrated_on.join(", ")
+        ),
     }
+}
+
+/// Returns the operating point on the same hardware and engine whose model is most like this one.
+fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
+    let alike = |profile: &&RigProfile| {
+        let model = catalog.model(&profile.model).ok();
+        let same_family = model.is_some_and(|model| model.family == parts.model.family);
+        let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
+        (same_family, same_kind)
+    };
+    catalog
+        .all_rig_profiles()
+        .filter(|profile| profile.hardware == parts.hardware.name && profile.engine == parts.engine.name)
+        .max_by_key(alike)
 }
 
 /// Returns how many devices share each layer.
