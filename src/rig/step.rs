@@ -73,10 +73,7 @@ impl<E: Engine> StepLoop<E> {
 
     /// Returns the passes made since the last time, each with how often it was made in a row.
     pub fn take_passes(&mut self) -> Vec<(Graph, u64)> {
-        self.passes
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+        self.passes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns the same engine walking every step, the oracle for runs made in one go.

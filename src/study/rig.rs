@@ -57,6 +57,16 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The engine cannot load files of that kind.
+    #[error("{engine} does not load {model}; it loads {loads}")]
+    Format {
+        /// The engine.
+        engine: String,
+        /// The model.
+        model: String,
+        /// The quantisations it loads.
+        loads: String,
+    },
     /// The catalogue knows the engine, but its behaviour is not simulated.
     #[error("{0} is in the catalogue, but its scheduler and cache are not simulated yet")]
     NotSimulated(String),
@@ -165,6 +175,13 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
+    if !engine.loads(model) {
+        return Err(RigError::Format {
+            engine: engine.title.clone(),
+            model: model.name.clone(),
+            loads: engine.loads.join(", "),
+        });
+    }
     if engine.backend(hardware.platform).is_none() {
         return Err(RigError::Platform {
             engine: engine.title.clone(),
@@ -345,7 +362,10 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
         |error| {
             let percent = |share: f64| three_digits(share * 100.0);
             let (median, p90) = (percent(error.median), percent(error.p90));
-            format!("held-out error of {}: median {median} %, p90 {p90} %", error.what)
+            format!(
+                "held-out error of {}: median {median} %, p90 {p90} %",
+                error.what
+            )
         },
     );
     Cost {
@@ -369,7 +389,9 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
     };
     catalog
         .all_rig_profiles()
-        .filter(|profile| profile.hardware == parts.hardware.name && profile.engine == parts.engine.name)
+        .filter(|profile| {
+            profile.hardware == parts.hardware.name && profile.engine == parts.engine.name
+        })
         .max_by_key(alike)
 }
 

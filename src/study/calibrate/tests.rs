@@ -1,3 +1,5 @@
+//! Fits recover what they are made from, and the committed profiles are what the tables give.
+
 use super::schedule::{Server, Size, cold_batch};
 use super::*;
 use crate::rig::engine::vllm;
@@ -72,7 +74,10 @@ fn a_fit_finds_the_coefficients_again() {
         assert_eq!(found.half_tokens, 64.0);
         for (at, (found, truth)) in found.linear().into_iter().zip(TRUE).enumerate() {
             let off = (found - truth).abs() / truth.max(1e-12);
-            assert!(off < 1e-3, "coefficient {at}: {found} {truth}, outlier {outlier}");
+            assert!(
+                off < 1e-3,
+                "coefficient {at}: {found} {truth}, outlier {outlier}"
+            );
         }
     }
 }
