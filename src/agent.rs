@@ -158,8 +158,8 @@ pub enum Need {
         seen_limit: Tokens,
         /// How much of that at most it has computed.
         computed_limit: Tokens,
-        /// For the first call of a sub-agent: its parent conversation.
-        parent: Option<u32>,
+        /// For the first call of a sub-agent: the conversation and the step after which it was started.
+        parent: Option<(u32, u32)>,
     },
     /// A conversation wants to be woken.
     Wake {
@@ -223,7 +223,8 @@ struct Conversation {
     reached: Tokens,
     /// The same without an answer's last token, whose state no engine computes.
     computed: Tokens,
-    parent: Option<u32>,
+    /// The conversation and the step after which it was started.
+    parent: Option<(u32, u32)>,
 }
 
 /// One run of a session.
@@ -401,12 +402,13 @@ impl Agent {
             let computed = step.prompt_tokens + said.saturating_sub(Tokens(1));
             one.computed = one.computed.max(computed);
         }
+        let at = one.step;
         if !self.stopped {
             for spawn in &step.gap.spawns {
                 let child = &mut self.conversations[spawn.thread as usize];
                 assert_eq!(child.phase, Phase::Asleep, "a child starts once");
                 child.phase = Phase::Starting;
-                child.parent = Some(thread);
+                child.parent = Some((thread, at));
                 let offset = if conduct.pace == Pace::None {
                     Span::ZERO
                 } else {

@@ -80,7 +80,7 @@ pub fn build(
             let (settings, shown) = vllm_settings(&parts, &values);
             let captured = if values.on("enforce_eager") { Vec::new() } else { captured(settings.max_num_seqs) };
             let step_cost = StepCost::new(cost.coefficients, captured);
-            (Box::new(StepLoop::new(vllm::Vllm::new(settings, Arc::clone(content)), step_cost)), shown)
+            (Box::new(StepLoop::new(<vllm::Vllm>::new(settings, Arc::clone(content)), step_cost)), shown)
         }
         "llama.cpp" => {
             let (settings, shown) = llama_settings(&parts, &values);
