@@ -106,7 +106,7 @@ pub fn build(
             let step_cost = StepCost::new(cost.coefficients, captured);
             (
                 Box::new(StepLoop::new(
-                    vllm::Vllm::new(settings, Arc::clone(content)),
+                    <vllm::Vllm>::new(settings, Arc::clone(content)),
                     step_cost,
                 )),
                 shown,
