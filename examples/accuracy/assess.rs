@@ -1,14 +1,14 @@
 //! Fits every point and says how far it is off: on what it was fitted to, and on what was left out.
 
-use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, SHARE_OF_MAY};
+use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, shares_of_may};
 use super::tables::{Cell, SharedTurn, Tables, Turn};
 use laptime::catalog::Catalog;
 use laptime::rig::Backend as _;
-use laptime::rig::cost::{Coefficients, Form, Graph, StepCost};
+use laptime::rig::cost::{Coefficients, Graph, StepCost};
 use laptime::rig::engine::vllm::Vllm;
 use laptime::rig::step::StepLoop;
 use laptime::study::calibrate::schedule::{Server, Size, calls, cold_batch};
-use laptime::study::calibrate::{Observation, Problem, between, features, predict};
+use laptime::study::calibrate::{Observation, Problem, between, predict};
 use laptime::units::{Span, Time};
 use std::collections::BTreeMap;
 
@@ -108,7 +108,9 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
         cells.iter().enumerate().map(one).collect()
     };
     let (even, uneven) = (observe(points::even), observe(points::uneven));
-    let problem = Problem::new(&even, points::fleet_freedom(point, catalog));
+    let mut seen = even.clone();
+    seen.extend(cells.iter().zip(&even).filter_map(|(cell, batch)| prompt_of(cell, batch)));
+    let problem = Problem::new(&seen, points::fleet_freedom(point, catalog));
     let coefficients = problem.fit();
     let fitted = problem.predict(&coefficients);
     let errors = cells.iter().zip(&even).zip(&uneven).zip(fitted).map(|(((cell, even), uneven), fitted)| {
@@ -127,19 +129,26 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
     Fleet { point, version: cells[0].version.clone(), coefficients, cells: errors.collect() }
 }
 
-/// Returns the errors of prompt and decode time; several sequences mix the two, so only one alone has them.
-fn split(cell: &Cell, seen: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
-    if cell.sequences != 1 {
-        return (None, None);
+/// Returns the reading of the prompt as an observation of its own; several sequences mix it with decoding, so only one
+/// alone has it. llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
+fn prompt_of(cell: &Cell, batch: &Observation) -> Option<Observation> {
+    let mut passes = batch.passes.clone();
+    passes.retain(|(graph, _)| !graph.chunks.is_empty());
+    if cell.engine != "vllm" {
+        let chunks = passes.iter_mut().flat_map(|(graph, _)| &mut graph.chunks);
+        chunks.for_each(|chunk| chunk.first = false);
     }
-    let (reads, writes): (Vec<(Graph, u64)>, Vec<(Graph, u64)>) =
-        seen.passes.iter().cloned().partition(|(graph, _)| !graph.chunks.is_empty());
-    // llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
-    let request = if cell.engine == "vllm" { 0.0 } else { with.request_s };
-    let prompt = (predict(&reads, with) - request) / cell.prompt_s - 1.0;
+    let weight = points::PROMPT_WEIGHT;
+    (cell.sequences == 1).then(|| Observation { passes, measured_s: cell.prompt_s, weight, ..batch.clone() })
+}
+
+/// Returns the errors of prompt and decode time of a sequence alone.
+fn split(cell: &Cell, batch: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
+    let Some(prompt) = prompt_of(cell, batch) else { return (None, None) };
+    let writes: Vec<(Graph, u64)> = batch.passes.iter().filter(|(graph, _)| graph.chunks.is_empty()).cloned().collect();
     let steps: u64 = writes.iter().map(|(_, times)| times).sum();
     let decode = (steps > 0).then(|| predict(&writes, with) / steps as f64 * cell.decode_per_slot_tps - 1.0);
-    (Some(prompt), decode)
+    (Some(predict(&prompt.passes, with) / cell.prompt_s - 1.0), decode)
 }
 
 fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded {
@@ -160,7 +169,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         return Recorded { model, coefficients: only.coefficients, states: BTreeMap::new(), runs: only.runs };
     }
     let [april, may] = ["april", "may"].map(|name| states[name].coefficients);
-    let coefficients = with_second_row(between(&april, &may, SHARE_OF_MAY));
+    let coefficients = with_second_row(between(&april, &may, &shares_of_may()));
     let runs = runs_of(&turns).into_iter().map(|(run, of_run)| {
         let rest = |state: &str| -> Option<Coefficients> {
             let rest: Vec<&Turn> =
@@ -168,7 +177,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
             (!rest.is_empty()).then(|| fit(&rest, model, catalog))
         };
         let held_out = match (rest("april"), rest("may")) {
-            (Some(april), Some(may)) => between(&april, &may, SHARE_OF_MAY),
+            (Some(april), Some(may)) => between(&april, &may, &shares_of_may()),
             // Nothing of this state is left: the other state is all there is.
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => unreachable!("both states were recorded"),
@@ -311,7 +320,5 @@ pub(crate) fn replay_shared(turns: &[SharedTurn], with: Coefficients) -> (Vec<Sh
 pub(crate) fn decode_step_s(with: &Coefficients, rows: u64) -> f64 {
     let mut graph = Graph::default();
     (0..rows).for_each(|_| graph.add_row(1));
-    let form: Form = with.form();
-    let _ = features(&[], &form);
     predict(&[(graph, 1)], with)
 }
