@@ -6,7 +6,7 @@
 
 use crate::call::Outcome;
 use crate::event::{GapParts, RunOutcome};
-use crate::trace::{Ending, Gap, Join, Session};
+use crate::trace::{Ending, Gap, Join, Session, Spawn};
 use crate::units::{Span, Time, Tokens};
 
 /// Which recorded waits are replayed.
@@ -138,6 +138,8 @@ pub enum Input {
         thread: u32,
         /// How.
         outcome: Outcome,
+        /// How long the answer became.
+        output: Tokens,
     },
 }
 
@@ -154,6 +156,8 @@ pub enum Need {
         lap: u32,
         /// How much of the prompt at most the engine can have seen: calls that failed left nothing.
         seen_limit: Tokens,
+        /// How much of that at most it has computed.
+        computed_limit: Tokens,
         /// For the first call of a sub-agent: its parent conversation.
         parent: Option<u32>,
     },
@@ -217,6 +221,8 @@ struct Conversation {
     retried: Span,
     /// How far the engine can have got: the longest prompt and answer that succeeded.
     reached: Tokens,
+    /// The same without an answer's last token, whose state no engine computes.
+    computed: Tokens,
     parent: Option<u32>,
 }
 
@@ -238,6 +244,7 @@ impl Agent {
             attempts: 0,
             retried: Span::ZERO,
             reached: Tokens::ZERO,
+            computed: Tokens::ZERO,
             parent: None,
         };
         Agent {
@@ -282,9 +289,11 @@ impl Agent {
                     }
                 }
             }
-            Input::Answer { thread, outcome } => {
-                self.answered(session, conduct, now, thread, outcome, needs)
-            }
+            Input::Answer {
+                thread,
+                outcome,
+                output,
+            } => self.answered(session, conduct, now, thread, (outcome, output), needs),
         }
         self.note_end(session, needs);
     }
@@ -292,10 +301,31 @@ impl Agent {
     /// The moment a conversation asked for has come: it calls, or it has ended.
     fn woken(&mut self, session: &Session, now: Time, thread: u32, needs: &mut Vec<Need>) {
         let steps = session.threads[thread as usize].steps.len() as u32;
+        let stopped = self.stopped;
         let one = &mut self.conversations[thread as usize];
         match one.phase {
-            Phase::Starting => {}
-            Phase::Retrying { since } => one.retried += now - since,
+            Phase::Starting => {
+                if stopped {
+                    one.phase = Phase::Ended;
+                    return;
+                }
+            }
+            Phase::Retrying { since } => {
+                one.retried += now - since;
+                if stopped {
+                    needs.push(Need::LapEnded {
+                        thread,
+                        lap: one.lap,
+                        gap: GapParts {
+                            client: one.retried,
+                            ..GapParts::default()
+                        },
+                        cut: Span::ZERO,
+                    });
+                    one.phase = Phase::Ended;
+                    return;
+                }
+            }
             Phase::Waiting { since, parts, cut } => {
                 let mut gap = parts;
                 // A driver in real time may wake late; being late is the client's doing.
@@ -310,7 +340,7 @@ impl Agent {
                 one.retried = Span::ZERO;
                 one.lap += 1;
                 one.step += 1;
-                if one.step == steps || self.stopped {
+                if one.step == steps || stopped {
                     one.phase = Phase::Ended;
                     return;
                 }
@@ -326,6 +356,7 @@ impl Agent {
             step: one.step,
             lap: one.lap,
             seen_limit: one.reached,
+            computed_limit: one.computed,
             parent: one.parent.filter(|_| first),
         });
     }
@@ -337,7 +368,7 @@ impl Agent {
         conduct: &Conduct,
         now: Time,
         thread: u32,
-        outcome: Outcome,
+        (outcome, output): (Outcome, Tokens),
         needs: &mut Vec<Need>,
     ) {
         let one = &mut self.conversations[thread as usize];
@@ -346,7 +377,8 @@ impl Agent {
             Phase::Calling,
             "thread {thread} got an answer it did not ask for"
         );
-        if outcome == Outcome::Unavailable && one.attempts < conduct.retries.limit {
+        let again = outcome == Outcome::Unavailable && one.attempts < conduct.retries.limit;
+        if again && !self.stopped {
             let pause = Span(conduct.retries.pause.0 << one.attempts.min(16));
             one.attempts += 1;
             one.phase = Phase::Retrying { since: now };
@@ -360,7 +392,14 @@ impl Agent {
         if outcome.failed() {
             self.stopped |= conduct.on_refusal == OnRefusal::Stop;
         } else {
-            one.reached = one.reached.max(step.prompt_tokens + step.output_tokens);
+            // An answer that the next prompt does not carry, or not all of, is not seen again.
+            let said = match conduct.history {
+                History::Said => output.min(step.output_tokens),
+                History::Recorded => Tokens::ZERO,
+            };
+            one.reached = one.reached.max(step.prompt_tokens + said);
+            let computed = step.prompt_tokens + said.saturating_sub(Tokens(1));
+            one.computed = one.computed.max(computed);
         }
         if !self.stopped {
             for spawn in &step.gap.spawns {
@@ -397,13 +436,16 @@ impl Agent {
             return;
         };
         let gap = &session.threads[thread as usize].steps[one.step as usize].gap;
-        let waits_for = |&child: &u32| {
+        let under_way = |child: u32| {
             !matches!(
                 self.conversations[child as usize].phase,
                 Phase::Ended | Phase::Asleep
             )
         };
-        if gap.joins.iter().any(waits_for) {
+        let blocks = |spawn: &Spawn| blocks(session, thread, spawn.thread);
+        let children = gap.spawns.iter().filter(|spawn| blocks(spawn));
+        let children = children.map(|spawn| spawn.thread);
+        if gap.joins.iter().copied().chain(children).any(under_way) {
             return;
         }
         let (mut parts, cut) = if self.stopped {
@@ -441,4 +483,14 @@ impl Agent {
             needs.push(Need::RunEnded { outcome });
         }
     }
+}
+
+/// Returns whether `parent` stands still from the start of `child` to its end: a blocking child that no step of its
+/// parent names as joined.
+fn blocks(session: &Session, parent: u32, child: u32) -> bool {
+    let joined = || {
+        let mut steps = session.threads[parent as usize].steps.iter();
+        steps.any(|step| step.gap.joins.contains(&child))
+    };
+    session.threads[child as usize].join == Join::Blocking && !joined()
 }

@@ -157,6 +157,7 @@ impl<'t> Fleet<'t> {
             Input::Answer {
                 thread,
                 outcome: reply.outcome,
+                output: reply.output,
             },
             &mut calls,
             sink,
@@ -303,6 +304,7 @@ impl<'t> Fleet<'t> {
             step,
             lap,
             seen_limit,
+            computed_limit,
             parent,
         } = need
         else {
@@ -334,7 +336,7 @@ impl<'t> Fleet<'t> {
             output_shared: self.plan.conduct.history == History::Said,
             realms: running.realms,
             seen,
-            seen_computed: recorded.seen_computed.min(seen),
+            seen_computed: recorded.seen_computed.min(seen).min(computed_limit),
             again: recorded.again,
             warm,
         };

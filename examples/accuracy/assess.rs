@@ -79,11 +79,26 @@ pub(crate) struct SharedRun {
 /// Fits and judges everything.
 pub(crate) fn assess(tables: &Tables) -> Found {
     let catalog = Catalog::builtin();
-    let fleet = FLEET.iter().map(|point| fleet(point, tables, &catalog)).collect();
-    let recorded: Vec<Recorded> = RECORDED.iter().map(|model| recorded(model, tables, &catalog)).collect();
-    let dense = recorded.iter().find(|one| one.model == "qwen3.6-27b-awq").expect("it was recorded");
+    let fleet = FLEET
+        .iter()
+        .map(|point| fleet(point, tables, &catalog))
+        .collect();
+    let recorded: Vec<Recorded> = RECORDED
+        .iter()
+        .map(|model| recorded(model, tables, &catalog))
+        .collect();
+    let dense = recorded
+        .iter()
+        .find(|one| one.model == "qwen3.6-27b-awq")
+        .expect("it was recorded");
     let (shared, shared_turns) = replay_shared(&tables.shared, dense.coefficients);
-    Found { catalog, fleet, recorded, shared, shared_turns }
+    Found {
+        catalog,
+        fleet,
+        recorded,
+        shared,
+        shared_turns,
+    }
 }
 
 fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Fleet {
@@ -109,24 +124,43 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
     };
     let (even, uneven) = (observe(points::even), observe(points::uneven));
     let mut seen = even.clone();
-    seen.extend(cells.iter().zip(&even).filter_map(|(cell, batch)| prompt_of(cell, batch)));
+    seen.extend(
+        cells
+            .iter()
+            .zip(&even)
+            .filter_map(|(cell, batch)| prompt_of(cell, batch)),
+    );
     let problem = Problem::new(&seen, points::fleet_freedom(point, catalog));
     let coefficients = problem.fit();
     let fitted = problem.predict(&coefficients);
-    let errors = cells.iter().zip(&even).zip(&uneven).zip(fitted).map(|(((cell, even), uneven), fitted)| {
-        let without = problem.fit_without(even.group);
-        let without = Coefficients { overlap: even.overlap, ..without };
-        let (prompt, decode) = split(cell, even, &without);
-        CellErrors {
-            cell: (*cell).clone(),
-            fitted: fitted / cell.batch_wall_s - 1.0,
-            held_out: predict(&even.passes, &without) / cell.batch_wall_s - 1.0,
-            held_out_uneven: predict(&uneven.passes, &without) / cell.batch_wall_s - 1.0,
-            prompt,
-            decode,
-        }
-    });
-    Fleet { point, version: cells[0].version.clone(), coefficients, cells: errors.collect() }
+    let errors =
+        cells
+            .iter()
+            .zip(&even)
+            .zip(&uneven)
+            .zip(fitted)
+            .map(|(((cell, even), uneven), fitted)| {
+                let without = problem.fit_without(even.group);
+                let without = Coefficients {
+                    overlap: even.overlap,
+                    ..without
+                };
+                let (prompt, decode) = split(cell, even, &without);
+                CellErrors {
+                    cell: (*cell).clone(),
+                    fitted: fitted / cell.batch_wall_s - 1.0,
+                    held_out: predict(&even.passes, &without) / cell.batch_wall_s - 1.0,
+                    held_out_uneven: predict(&uneven.passes, &without) / cell.batch_wall_s - 1.0,
+                    prompt,
+                    decode,
+                }
+            });
+    Fleet {
+        point,
+        version: cells[0].version.clone(),
+        coefficients,
+        cells: errors.collect(),
+    }
 }
 
 /// Returns the reading of the prompt as an observation of its own; several sequences mix it with decoding, so only one
@@ -139,20 +173,40 @@ fn prompt_of(cell: &Cell, batch: &Observation) -> Option<Observation> {
         chunks.for_each(|chunk| chunk.first = false);
     }
     let weight = points::PROMPT_WEIGHT;
-    (cell.sequences == 1).then(|| Observation { passes, measured_s: cell.prompt_s, weight, ..batch.clone() })
+    (cell.sequences == 1).then(|| Observation {
+        passes,
+        measured_s: cell.prompt_s,
+        weight,
+        ..batch.clone()
+    })
 }
 
 /// Returns the errors of prompt and decode time of a sequence alone.
 fn split(cell: &Cell, batch: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
-    let Some(prompt) = prompt_of(cell, batch) else { return (None, None) };
-    let writes: Vec<(Graph, u64)> = batch.passes.iter().filter(|(graph, _)| graph.chunks.is_empty()).cloned().collect();
+    let Some(prompt) = prompt_of(cell, batch) else {
+        return (None, None);
+    };
+    let writes: Vec<(Graph, u64)> = batch
+        .passes
+        .iter()
+        .filter(|(graph, _)| graph.chunks.is_empty())
+        .cloned()
+        .collect();
     let steps: u64 = writes.iter().map(|(_, times)| times).sum();
-    let decode = (steps > 0).then(|| predict(&writes, with) / steps as f64 * cell.decode_per_slot_tps - 1.0);
-    (Some(predict(&prompt.passes, with) / cell.prompt_s - 1.0), decode)
+    let decode =
+        (steps > 0).then(|| predict(&writes, with) / steps as f64 * cell.decode_per_slot_tps - 1.0);
+    (
+        Some(predict(&prompt.passes, with) / cell.prompt_s - 1.0),
+        decode,
+    )
 }
 
 fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded {
-    let turns: Vec<&Turn> = tables.turns.iter().filter(|turn| turn.model == model).collect();
+    let turns: Vec<&Turn> = tables
+        .turns
+        .iter()
+        .filter(|turn| turn.model == model)
+        .collect();
     let mut names: Vec<String> = turns.iter().map(|turn| turn.state.clone()).collect();
     names.dedup();
     names.sort();
@@ -160,20 +214,32 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
     let mut states: BTreeMap<String, State> = names
         .iter()
         .map(|name| {
-            let of_state = turns.iter().copied().filter(|turn| turn.state == *name).collect();
+            let of_state = turns
+                .iter()
+                .copied()
+                .filter(|turn| turn.state == *name)
+                .collect();
             (name.clone(), state(of_state, model, catalog))
         })
         .collect();
     if states.len() == 1 {
         let only = states.pop_first().expect("there is one").1;
-        return Recorded { model, coefficients: only.coefficients, states: BTreeMap::new(), runs: only.runs };
+        return Recorded {
+            model,
+            coefficients: only.coefficients,
+            states: BTreeMap::new(),
+            runs: only.runs,
+        };
     }
     let [april, may] = ["april", "may"].map(|name| states[name].coefficients);
     let coefficients = with_second_row(between(&april, &may, &shares_of_may()));
     let runs = runs_of(&turns).into_iter().map(|(run, of_run)| {
         let rest = |state: &str| -> Option<Coefficients> {
-            let rest: Vec<&Turn> =
-                turns.iter().copied().filter(|turn| turn.state == state && turn.run != run).collect();
+            let rest: Vec<&Turn> = turns
+                .iter()
+                .copied()
+                .filter(|turn| turn.state == state && turn.run != run)
+                .collect();
             (!rest.is_empty()).then(|| fit(&rest, model, catalog))
         };
         let held_out = match (rest("april"), rest("may")) {
@@ -185,21 +251,38 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         run_errors(&run, &of_run, &coefficients, Some(&held_out))
     });
     let runs = runs.collect();
-    Recorded { model, coefficients, states, runs }
+    Recorded {
+        model,
+        coefficients,
+        states,
+        runs,
+    }
 }
 
 fn state(turns: Vec<&Turn>, model: &str, catalog: &Catalog) -> State {
     let coefficients = fit(&turns, model, catalog);
     let all = runs_of(&turns);
     let runs = all.iter().map(|(run, of_run)| {
-        let rest: Vec<&Turn> = turns.iter().copied().filter(|turn| turn.run != *run).collect();
+        let rest: Vec<&Turn> = turns
+            .iter()
+            .copied()
+            .filter(|turn| turn.run != *run)
+            .collect();
         if !rest.is_empty() {
             let held_out = fit(&rest, model, catalog);
             return run_errors(run, of_run, &coefficients, Some(&held_out));
         }
         // A run alone: every other turn predicts those between.
-        let (even, odd): (Vec<_>, Vec<_>) = of_run.iter().copied().enumerate().partition(|(at, _)| at % 2 == 0);
-        let strip = |part: Vec<(usize, &'_ Turn)>| part.into_iter().map(|(_, turn)| turn.clone()).collect::<Vec<_>>();
+        let (even, odd): (Vec<_>, Vec<_>) = of_run
+            .iter()
+            .copied()
+            .enumerate()
+            .partition(|(at, _)| at % 2 == 0);
+        let strip = |part: Vec<(usize, &'_ Turn)>| {
+            part.into_iter()
+                .map(|(_, turn)| turn.clone())
+                .collect::<Vec<_>>()
+        };
         let (even, odd) = (strip(even), strip(odd));
         let half = fit(&even.iter().collect::<Vec<_>>(), model, catalog);
         let mut errors = run_errors(run, of_run, &coefficients, None);
@@ -225,7 +308,9 @@ fn passes(turn: &Turn) -> Vec<(Graph, u64)> {
 
 /// Fits the coefficients of one state; runs weigh by the root of their turns.
 fn fit(turns: &[&Turn], model: &str, catalog: &Catalog) -> Coefficients {
-    let model = catalog.model(model).expect("a measured model is in the catalogue");
+    let model = catalog
+        .model(model)
+        .expect("a measured model is in the catalogue");
     let counts = runs_of(turns);
     let observe = |turn: &&Turn| Observation {
         group: 0,
@@ -245,14 +330,25 @@ fn with_second_row(fitted: Coefficients) -> Coefficients {
     } else {
         SECOND_ROW * (fitted.weights_s + fitted.row_s) - fitted.row_s
     };
-    Coefficients { second_row_s, ..fitted }
+    Coefficients {
+        second_row_s,
+        ..fitted
+    }
 }
 
 fn turn_errors(turns: &[&Turn], with: &Coefficients) -> Vec<f64> {
-    turns.iter().map(|turn| predict(&passes(turn), with) / turn.wall_s - 1.0).collect()
+    turns
+        .iter()
+        .map(|turn| predict(&passes(turn), with) / turn.wall_s - 1.0)
+        .collect()
 }
 
-fn run_errors(run: &str, turns: &[&Turn], with: &Coefficients, without: Option<&Coefficients>) -> RunErrors {
+fn run_errors(
+    run: &str,
+    turns: &[&Turn],
+    with: &Coefficients,
+    without: Option<&Coefficients>,
+) -> RunErrors {
     let measured_s: f64 = turns.iter().map(|turn| turn.wall_s).sum();
     let all: Vec<(Graph, u64)> = turns.iter().flat_map(|turn| passes(turn)).collect();
     RunErrors {
@@ -267,28 +363,47 @@ fn run_errors(run: &str, turns: &[&Turn], with: &Coefficients, without: Option<&
 }
 
 /// Replays runs that shared an engine: each starts when it was recorded to, and waits as long between its calls.
-pub(crate) fn replay_shared(turns: &[SharedTurn], with: Coefficients) -> (Vec<SharedRun>, Vec<f64>) {
+pub(crate) fn replay_shared(
+    turns: &[SharedTurn],
+    with: Coefficients,
+) -> (Vec<SharedRun>, Vec<f64>) {
     let sizes: Vec<Size> = turns.iter().map(|turn| turn.size).collect();
     let (calls, content) = calls(&sizes);
-    let Server::Vllm(settings) = points::recorded_server() else { unreachable!("the recorded engine is vLLM") };
+    let Server::Vllm(settings) = points::recorded_server() else {
+        unreachable!("the recorded engine is vLLM")
+    };
     let sizes = points::captured("vllm").sizes();
     let mut engine = StepLoop::new(Vllm::new(settings, content), StepCost::new(with, sizes));
     let at = |secs: f64| Time(Span::from_secs(secs).0);
     // When the next call of each run is made, and which it is.
-    let mut due: BTreeMap<(Time, usize), ()> =
-        turns.iter().enumerate().filter(|(_, turn)| turn.turn == 1).map(|(index, turn)| ((at(turn.start_s), index), ())).collect();
+    let mut due: BTreeMap<(Time, usize), ()> = turns
+        .iter()
+        .enumerate()
+        .filter(|(_, turn)| turn.turn == 1)
+        .map(|(index, turn)| ((at(turn.start_s), index), ()))
+        .collect();
     let mut took = vec![0.0; turns.len()];
     let mut replies = Vec::new();
     loop {
         let call = due.first_key_value().map(|(&(time, _), ())| time);
-        let Some(now) = call.into_iter().chain(engine.next_event()).min() else { break };
+        let Some(now) = call.into_iter().chain(engine.next_event()).min() else {
+            break;
+        };
         engine.advance(now, &mut replies);
         for reply in replies.drain(..) {
             let index = reply.call.0 as usize;
             took[index] = (reply.finished - reply.submitted).secs();
-            let next = turns.get(index + 1).filter(|next| next.run == turns[index].run);
+            let next = turns
+                .get(index + 1)
+                .filter(|next| next.run == turns[index].run);
             if let Some(next) = next {
-                due.insert((Time(reply.finished.0 + Span::from_secs(next.wait_s).0), index + 1), ());
+                due.insert(
+                    (
+                        Time(reply.finished.0 + Span::from_secs(next.wait_s).0),
+                        index + 1,
+                    ),
+                    (),
+                );
             }
         }
         while let Some((&(time, index), ())) = due.first_key_value() {
@@ -304,7 +419,11 @@ pub(crate) fn replay_shared(turns: &[SharedTurn], with: Coefficients) -> (Vec<Sh
     let mut predicted = 0.0;
     for (index, turn) in turns.iter().enumerate() {
         if turn.turn == 1 {
-            runs.push(SharedRun { run: turn.run.clone(), measured_s: 0.0, error: 0.0 });
+            runs.push(SharedRun {
+                run: turn.run.clone(),
+                measured_s: 0.0,
+                error: 0.0,
+            });
             predicted = 0.0;
         }
         let run = runs.last_mut().expect("turns begin with a run's first");

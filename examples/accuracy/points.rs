@@ -1,7 +1,7 @@
 //! What is calibrated, and what a fit may choose there: engine settings, grids, floors and priors.
 
 use super::tables::Cell;
-use laptime::catalog::{Catalog, CapturedGraphs, Model};
+use laptime::catalog::{CapturedGraphs, Catalog, Model};
 use laptime::rig::cost::{FEATURES, Form};
 use laptime::rig::engine::{llama_cpp, vllm};
 use laptime::study::calibrate::Freedom;
@@ -26,28 +26,41 @@ pub(crate) const FLEET: [FleetPoint; 8] = [
         engine: "llama.cpp",
         model: "qwen3.6-27b-q8_0",
         short_tokens: 0,
-        notes: &[IDENTICAL, "at 31k tokens and four sequences answers differ in length between sequences, which the batch's mean hides"],
+        notes: &[
+            IDENTICAL,
+            "at 31k tokens and four sequences answers differ in length between sequences, which the batch's mean hides",
+        ],
     },
     FleetPoint {
         hardware: &["dgx-spark"],
         engine: "llama.cpp",
         model: "qwen3.6-35b-a3b-q8_0",
         short_tokens: 0,
-        notes: &[IDENTICAL, "two of the cells with 1k prompts decoded at 49 tok/s, the others at 55"],
+        notes: &[
+            IDENTICAL,
+            "two of the cells with 1k prompts decoded at 49 tok/s, the others at 55",
+        ],
     },
     FleetPoint {
         hardware: &["m5-max-40"],
         engine: "llama.cpp",
         model: "qwen3.6-27b-q8_0",
         short_tokens: 0,
-        notes: &[IDENTICAL, "slows down under sustained load, which the model does not: cells at 31k tokens drift by 10 %"],
+        notes: &[
+            IDENTICAL,
+            "slows down under sustained load, which the model does not: cells at 31k tokens drift by 10 %",
+        ],
     },
     FleetPoint {
         hardware: &["m5-max-40"],
         engine: "llama.cpp",
         model: "qwen3.6-35b-a3b-q8_0",
         short_tokens: 0,
-        notes: &[IDENTICAL, "slows down under sustained load, which the model does not", "one cell (1k prompts, 128 tokens, four sequences) ran 30 % slower than its siblings"],
+        notes: &[
+            IDENTICAL,
+            "slows down under sustained load, which the model does not",
+            "one cell (1k prompts, 128 tokens, four sequences) ran 30 % slower than its siblings",
+        ],
     },
     FleetPoint {
         hardware: &["rtx-pro-6000", "2x-rtx-pro-6000"],
@@ -88,7 +101,11 @@ pub(crate) const FLEET: [FleetPoint; 8] = [
 ];
 
 /// Models whose agents were recorded on vLLM and one RTX PRO 6000.
-pub(crate) const RECORDED: [&str; 3] = ["qwen3-coder-next-awq", "qwen3.6-27b-awq", "qwen3.6-35b-a3b-awq"];
+pub(crate) const RECORDED: [&str; 3] = [
+    "qwen3-coder-next-awq",
+    "qwen3.6-27b-awq",
+    "qwen3.6-35b-a3b-awq",
+];
 
 /// How the default of Qwen3.6-27B AWQ is put together: what decodes lies this share of the way from April's coefficients
 /// to May's, where the worst error over the six recorded runs is smallest.
@@ -129,9 +146,13 @@ pub(crate) fn server_of(cell: &Cell, catalog: &Catalog) -> Server {
     if cell.engine == "vllm" {
         return recorded_server();
     }
-    let model = catalog.model(&cell.model).expect("a measured model is in the catalogue");
+    let model = catalog
+        .model(&cell.model)
+        .expect("a measured model is in the catalogue");
     // The study gave every server room for its sequences and 1024 tokens more; slots are whole multiples of 256.
-    let slot = (cell.context * cell.sequences + 1024).div_ceil(cell.sequences).next_multiple_of(256);
+    let slot = (cell.context * cell.sequences + 1024)
+        .div_ceil(cell.sequences)
+        .next_multiple_of(256);
     Server::LlamaCpp(llama_cpp::Settings {
         parallel: cell.sequences,
         slot_context: slot,
@@ -173,7 +194,13 @@ pub(crate) fn recorded_server() -> Server {
 /// Returns the calls of a cell, every answer of the mean length.
 pub(crate) fn even(cell: &Cell) -> Vec<Size> {
     let output = cell.answer_tokens_mean.round().max(1.0) as u64;
-    vec![Size { prompt: cell.prompt_tokens, output }; cell.sequences as usize]
+    vec![
+        Size {
+            prompt: cell.prompt_tokens,
+            output
+        };
+        cell.sequences as usize
+    ]
 }
 
 /// Returns the calls of a cell, the longest answer reaching the limit where the mean says that others stopped early.
@@ -187,7 +214,9 @@ pub(crate) fn uneven(cell: &Cell) -> Vec<Size> {
     let sequences = cell.sequences as f64;
     if cell.sequences > 1 && cell.answer_tokens_mean < most as f64 - 0.5 {
         let rest = (sequences * cell.answer_tokens_mean - most as f64) / (sequences - 1.0);
-        sizes.iter_mut().for_each(|size| size.output = rest.round().max(1.0) as u64);
+        sizes
+            .iter_mut()
+            .for_each(|size| size.output = rest.round().max(1.0) as u64);
         sizes[0].output = most;
     }
     sizes
@@ -198,8 +227,12 @@ pub(crate) fn uneven(cell: &Cell) -> Vec<Size> {
 /// Keys, values and states are read at most at the specified bandwidth, tokens computed at most at the specified rate:
 /// without these floors a point whose cells are all alike would extrapolate through impossible speeds.
 pub(crate) fn fleet_freedom(point: &FleetPoint, catalog: &Catalog) -> Freedom {
-    let hardware = catalog.hardware(point.hardware[0]).expect("a measured machine is in the catalogue");
-    let model = catalog.model(point.model).expect("a measured model is in the catalogue");
+    let hardware = catalog
+        .hardware(point.hardware[0])
+        .expect("a measured machine is in the catalogue");
+    let model = catalog
+        .model(point.model)
+        .expect("a measured model is in the catalogue");
     let bandwidth = hardware.bandwidth.value.0;
     let mut least = [0.0; FEATURES];
     least[2] = 2.0 * model.state_bytes_per_sequence.value.as_f64() / bandwidth;
@@ -210,8 +243,22 @@ pub(crate) fn fleet_freedom(point: &FleetPoint, catalog: &Catalog) -> Freedom {
     let sparse = model.moe.is_some();
     Freedom {
         form: form(model, 0.0, point.short_tokens),
-        half_tokens: if sparse { SPARSE_GRID.to_vec() } else { DENSE_GRID.to_vec() },
-        free: [true, sparse, true, false, true, point.short_tokens > 0, true, true, true],
+        half_tokens: if sparse {
+            SPARSE_GRID.to_vec()
+        } else {
+            DENSE_GRID.to_vec()
+        },
+        free: [
+            true,
+            sparse,
+            true,
+            false,
+            true,
+            point.short_tokens > 0,
+            true,
+            true,
+            true,
+        ],
         least,
         slack_s: 0.0,
     }
@@ -224,7 +271,11 @@ pub(crate) fn recorded_freedom(model: &Model) -> Freedom {
     least[2] = if sparse { ROW_SPARSE_S } else { ROW_DENSE_S };
     Freedom {
         form: form(model, KV_IMBALANCE, 0),
-        half_tokens: vec![if sparse { RECORDED_SPARSE } else { RECORDED_DENSE }],
+        half_tokens: vec![if sparse {
+            RECORDED_SPARSE
+        } else {
+            RECORDED_DENSE
+        }],
         free: [true, sparse, false, false, true, false, true, true, false],
         least,
         slack_s: 0.05,
@@ -244,10 +295,18 @@ fn form(model: &Model, kv_imbalance: f64, short_tokens: u64) -> Form {
 
 /// Returns what a pass costs on this hardware whose successor runs on the other card.
 pub(crate) fn overlap(hardware: &str) -> f64 {
-    if hardware.starts_with("2x-") { 0.5 } else { 1.0 }
+    if hardware.starts_with("2x-") {
+        0.5
+    } else {
+        1.0
+    }
 }
 
 /// Returns how this engine pads batches.
 pub(crate) fn captured(engine: &str) -> CapturedGraphs {
-    if engine == "vllm" { CapturedGraphs::Vllm } else { CapturedGraphs::None }
+    if engine == "vllm" {
+        CapturedGraphs::Vllm
+    } else {
+        CapturedGraphs::None
+    }
 }

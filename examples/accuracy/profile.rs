@@ -14,21 +14,34 @@ pub(crate) fn files(found: &Found) -> Vec<(String, String)> {
     let fleet = found.fleet.iter().flat_map(|one| {
         one.point.hardware.iter().map(move |hardware| {
             let (engine, model) = (one.point.engine, one.point.model);
-            (format!("{hardware}.{engine}.{model}.toml"), fleet_file(one, hardware))
+            (
+                format!("{hardware}.{engine}.{model}.toml"),
+                fleet_file(one, hardware),
+            )
         })
     });
-    let recorded = found
-        .recorded
-        .iter()
-        .map(|one| (format!("rtx-pro-6000.vllm.{}.toml", one.model), recorded_file(one)));
+    let recorded = found.recorded.iter().map(|one| {
+        (
+            format!("rtx-pro-6000.vllm.{}.toml", one.model),
+            recorded_file(one),
+        )
+    });
     fleet.chain(recorded).collect()
 }
 
 fn head(hardware: &str, engine: &str, version: &str, model: &str, notes: &[&str]) -> String {
-    let mut text = String::from("# Written by `cargo run --release --example accuracy`; see docs/accuracy.md.\n");
+    let mut text = String::from(
+        "# Written by `cargo run --release --example accuracy`; see docs/accuracy.md.\n",
+    );
     let captured = points::captured(engine).word();
-    let _ = writeln!(text, "hardware = \"{hardware}\"\nengine = \"{engine}\"\nengine_version = \"{version}\"");
-    let _ = writeln!(text, "model = \"{model}\"\ncaptured_graphs = \"{captured}\"\ntrust = \"calibrated\"");
+    let _ = writeln!(
+        text,
+        "hardware = \"{hardware}\"\nengine = \"{engine}\"\nengine_version = \"{version}\""
+    );
+    let _ = writeln!(
+        text,
+        "model = \"{model}\"\ncaptured_graphs = \"{captured}\"\ntrust = \"calibrated\""
+    );
     let _ = writeln!(text, "notes = [");
     notes.iter().for_each(|note| {
         let _ = writeln!(text, "    \"{note}\",");
@@ -39,7 +52,13 @@ fn head(hardware: &str, engine: &str, version: &str, model: &str, notes: &[&str]
 
 fn fleet_file(one: &Fleet, hardware: &str) -> String {
     let point = one.point;
-    let mut text = head(hardware, point.engine, &one.version, point.model, point.notes);
+    let mut text = head(
+        hardware,
+        point.engine,
+        &one.version,
+        point.model,
+        point.notes,
+    );
     let machines = point.hardware.join(" and ");
     let cells = one.cells.len();
     let _ = write!(
@@ -47,10 +66,22 @@ fn fleet_file(one: &Fleet, hardware: &str) -> String {
         "\n[default]\nwhat = \"all healthy cells of {machines}\"\n\
          calibrated_on = [\"MMBT fleet study, May 2026: {cells} cells of docs/measurements/fleet_cells.csv\"]\npriors = []\n"
     );
-    text.push_str(&coefficients("default", &Coefficients { overlap: points::overlap(hardware), ..one.coefficients }));
+    text.push_str(&coefficients(
+        "default",
+        &Coefficients {
+            overlap: points::overlap(hardware),
+            ..one.coefficients
+        },
+    ));
     let held: Vec<f64> = one.cells.iter().map(|cell| cell.held_out).collect();
     let how = "leave-one-cell-out errors: the rank that covers 80 %, symmetric as a ratio";
-    text.push_str(&error("default", "wall time of cold batches, each cell left out in turn", &held, how, 1.0));
+    text.push_str(&error(
+        "default",
+        "wall time of cold batches, each cell left out in turn",
+        &held,
+        how,
+        1.0,
+    ));
     text
 }
 
@@ -63,16 +94,32 @@ fn recorded_file(one: &Recorded) -> String {
         notes.push("the default lies between two states of the machine; --set rig.variant=april (600 and 550 W) or may (500 W) names one");
     }
     if one.runs.len() == 1 {
-        notes.push("one run only, with a stall of 20 s that no model explains and the fit leaves aside");
+        notes.push(
+            "one run only, with a stall of 20 s that no model explains and the fit leaves aside",
+        );
     }
     let mut text = head("rtx-pro-6000", "vllm", "0.19.1", one.model, &notes);
-    let what = if one.states.is_empty() { "all recorded runs" } else { "between both states of the machine" };
+    let what = if one.states.is_empty() {
+        "all recorded runs"
+    } else {
+        "between both states of the machine"
+    };
     text.push_str("\n[default]\n");
-    text.push_str(&recorded_body("default", what, &one.runs, &one.coefficients));
+    text.push_str(&recorded_body(
+        "default",
+        what,
+        &one.runs,
+        &one.coefficients,
+    ));
     for (name, state) in &one.states {
         let what = format!("the machine as in {name} 2026");
         let _ = write!(text, "\n[[variant]]\nname = \"{name}\"\n");
-        text.push_str(&recorded_body("variant", &what, &state.runs, &state.coefficients));
+        text.push_str(&recorded_body(
+            "variant",
+            &what,
+            &state.runs,
+            &state.coefficients,
+        ));
     }
     text
 }
@@ -86,12 +133,27 @@ fn recorded_body(table: &str, what: &str, runs: &[RunErrors], with: &Coefficient
     text.push_str(&coefficients(table, with));
     let held: Vec<f64> = runs.iter().filter_map(|run| run.held_out).collect();
     if held.is_empty() {
-        let turns: Vec<f64> = runs.iter().flat_map(|run| run.held_out_turns.clone()).collect();
+        let turns: Vec<f64> = runs
+            .iter()
+            .flat_map(|run| run.held_out_turns.clone())
+            .collect();
         let how = "one run only: the distance of two states of one machine, seen on another model";
-        text.push_str(&error(table, "single turns, every other one left out", &turns, how, STATE_REACH));
+        text.push_str(&error(
+            table,
+            "single turns, every other one left out",
+            &turns,
+            how,
+            STATE_REACH,
+        ));
     } else {
         let how = "leave-one-run-out errors, at least the distance of two states of one machine";
-        text.push_str(&error(table, "model time of whole runs, each left out in turn", &held, how, STATE_REACH));
+        text.push_str(&error(
+            table,
+            "model time of whole runs, each left out in turn",
+            &held,
+            how,
+            STATE_REACH,
+        ));
     }
     text
 }
@@ -123,11 +185,17 @@ fn coefficients(table: &str, with: &Coefficients) -> String {
 /// Returns a number with seven digits, or all of it where it is short.
 fn number(value: f64) -> String {
     let plain = value.to_string();
-    if plain.len() <= 8 { plain } else { format!("{value:.6e}") }
+    if plain.len() <= 8 {
+        plain
+    } else {
+        format!("{value:.6e}")
+    }
 }
 
 fn error(table: &str, what: &str, errors: &[f64], how: &str, least: f64) -> String {
-    let Some(sum) = Errors::of(errors) else { return String::new() };
+    let Some(sum) = Errors::of(errors) else {
+        return String::new();
+    };
     let reach = interval_80(errors).1.max(least);
     format!(
         "\n[{table}.error]\nwhat = \"{what}\"\ncount = {}\nmedian = {:.4}\np90 = {:.4}\n\

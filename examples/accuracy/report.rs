@@ -18,13 +18,34 @@ measurements, not how well it predicts. Quantiles are linear between ranks.
 ";
 
 const CAUSES: &[(&str, &str)] = &[
-    ("m5-mbp/qwen3.6-35b-a3b/metal/1024/128/4", "this cell ran slow: prompts took 1.9 s against 1.4 s in its siblings"),
-    ("m5-mbp/qwen3.6-35b-a3b/metal/1024/", "pulled up by a slow sibling (128 tokens, four sequences)"),
-    ("m5-mbp/qwen3.6-27b/metal/32768/", "the machine slows down under sustained load"),
-    ("m5-mbp/qwen3.6-35b-a3b/metal/32768/", "the machine slows down under sustained load"),
-    ("spark/qwen3.6-27b/cuda-aarch64/32768/", "answers of uneven length, of which the table has the mean"),
-    ("spark/qwen3.6-35b-a3b/cuda-aarch64/1024/", "decoded at 49 tok/s where other cells show 55"),
-    ("strix-halo/qwen3.6-35b-a3b/", "few cells: the longer ones show a degraded machine and were left out"),
+    (
+        "m5-mbp/qwen3.6-35b-a3b/metal/1024/128/4",
+        "this cell ran slow: prompts took 1.9 s against 1.4 s in its siblings",
+    ),
+    (
+        "m5-mbp/qwen3.6-35b-a3b/metal/1024/",
+        "pulled up by a slow sibling (128 tokens, four sequences)",
+    ),
+    (
+        "m5-mbp/qwen3.6-27b/metal/32768/",
+        "the machine slows down under sustained load",
+    ),
+    (
+        "m5-mbp/qwen3.6-35b-a3b/metal/32768/",
+        "the machine slows down under sustained load",
+    ),
+    (
+        "spark/qwen3.6-27b/cuda-aarch64/32768/",
+        "answers of uneven length, of which the table has the mean",
+    ),
+    (
+        "spark/qwen3.6-35b-a3b/cuda-aarch64/1024/",
+        "decoded at 49 tok/s where other cells show 55",
+    ),
+    (
+        "strix-halo/qwen3.6-35b-a3b/",
+        "few cells: the longer ones show a degraded machine and were left out",
+    ),
 ];
 
 const NOT_MET: &str = "\
@@ -67,36 +88,100 @@ pub(crate) fn markdown(found: &Found) -> String {
 fn summary(text: &mut String, found: &Found) {
     text.push_str("## In all\n\n| what | how | count | median | p90 | max |\n| --- | --- | --: | --: | --: | --: |\n");
     let cells: Vec<&CellErrors> = found.fleet.iter().flat_map(|one| &one.cells).collect();
-    let of = |pick: &dyn Fn(&CellErrors) -> Option<f64>| -> Vec<f64> { cells.iter().filter_map(|cell| pick(cell)).collect() };
-    let at = |sequences: u64| of(&move |cell| (cell.cell.sequences == sequences).then_some(cell.held_out));
+    let of = |pick: &dyn Fn(&CellErrors) -> Option<f64>| -> Vec<f64> {
+        cells.iter().filter_map(|cell| pick(cell)).collect()
+    };
+    let at = |sequences: u64| {
+        of(&move |cell| (cell.cell.sequences == sequences).then_some(cell.held_out))
+    };
     let mut row = |what: &str, how: &str, errors: &[f64]| {
         if let Some(sum) = Errors::of(errors) {
             let _ = writeln!(text, "| {what} | {how} | {} | {} |", sum.count, three(&sum));
         }
     };
-    row("cold batches, 1 and 4 sequences", "cell held out", &of(&|cell| Some(cell.held_out)));
+    row(
+        "cold batches, 1 and 4 sequences",
+        "cell held out",
+        &of(&|cell| Some(cell.held_out)),
+    );
     row("cold batches, 1 sequence", "cell held out", &at(1));
     row("cold batches, 4 sequences", "cell held out", &at(4));
-    row("cold batches, answers of uneven length", "cell held out", &of(&|cell| Some(cell.held_out_uneven)));
+    row(
+        "cold batches, answers of uneven length",
+        "cell held out",
+        &of(&|cell| Some(cell.held_out_uneven)),
+    );
     row("cold batches", "in the fit", &of(&|cell| Some(cell.fitted)));
-    row("time to read a prompt, 1 sequence", "cell held out", &of(&|cell| cell.prompt));
-    row("time per token decoded, 1 sequence", "cell held out", &of(&|cell| cell.decode));
+    row(
+        "time to read a prompt, 1 sequence",
+        "cell held out",
+        &of(&|cell| cell.prompt),
+    );
+    row(
+        "time per token decoded, 1 sequence",
+        "cell held out",
+        &of(&|cell| cell.decode),
+    );
     let runs: Vec<&RunErrors> = found.recorded.iter().flat_map(|one| &one.runs).collect();
-    row("agent runs alone, default profile", "in the fit", &runs.iter().map(|run| run.fitted).collect::<Vec<_>>());
-    row("agent runs alone, default profile", "run held out", &runs.iter().filter_map(|run| run.held_out).collect::<Vec<_>>());
-    let states: Vec<f64> = runs_by_state(found).iter().filter_map(|run| run.held_out).collect();
-    row("agent runs alone, state of the machine known", "run held out", &states);
-    row("single turns, default profile", "in the fit", &runs.iter().flat_map(|run| run.turns.clone()).collect::<Vec<_>>());
-    row("single turns, default profile", "run held out", &runs.iter().flat_map(|run| run.held_out_turns.clone()).collect::<Vec<_>>());
-    row("contended agent runs, default profile", "never in a fit, but looked at", &found.shared.iter().map(|run| run.error).collect::<Vec<_>>());
+    row(
+        "agent runs alone, default profile",
+        "in the fit",
+        &runs.iter().map(|run| run.fitted).collect::<Vec<_>>(),
+    );
+    row(
+        "agent runs alone, default profile",
+        "run held out",
+        &runs
+            .iter()
+            .filter_map(|run| run.held_out)
+            .collect::<Vec<_>>(),
+    );
+    let states: Vec<f64> = runs_by_state(found)
+        .iter()
+        .filter_map(|run| run.held_out)
+        .collect();
+    row(
+        "agent runs alone, state of the machine known",
+        "run held out",
+        &states,
+    );
+    row(
+        "single turns, default profile",
+        "in the fit",
+        &runs
+            .iter()
+            .flat_map(|run| run.turns.clone())
+            .collect::<Vec<_>>(),
+    );
+    row(
+        "single turns, default profile",
+        "run held out",
+        &runs
+            .iter()
+            .flat_map(|run| run.held_out_turns.clone())
+            .collect::<Vec<_>>(),
+    );
+    row(
+        "contended agent runs, default profile",
+        "never in a fit, but looked at",
+        &found.shared.iter().map(|run| run.error).collect::<Vec<_>>(),
+    );
     row("turns of contended runs", "the same", &found.shared_turns);
     text.push('\n');
 }
 
 fn runs_by_state(found: &Found) -> Vec<&RunErrors> {
     let one = |point: &'_ Recorded| point.states.is_empty();
-    let plain = found.recorded.iter().filter(|point| one(point)).flat_map(|point| &point.runs);
-    let states = found.recorded.iter().flat_map(|point| point.states.values()).flat_map(|state| &state.runs);
+    let plain = found
+        .recorded
+        .iter()
+        .filter(|point| one(point))
+        .flat_map(|point| &point.runs);
+    let states = found
+        .recorded
+        .iter()
+        .flat_map(|point| point.states.values())
+        .flat_map(|state| &state.runs);
     plain.chain(states).collect()
 }
 
@@ -110,10 +195,16 @@ fn fleet(text: &mut String, all: &[Fleet]) {
     );
     for one in all {
         let held = |keep: &dyn Fn(&CellErrors) -> bool| -> Vec<f64> {
-            one.cells.iter().filter(|cell| keep(cell)).map(|cell| cell.held_out).collect()
+            one.cells
+                .iter()
+                .filter(|cell| keep(cell))
+                .map(|cell| cell.held_out)
+                .collect()
         };
         let errors = held(&|_| true);
-        let Some(sum) = Errors::of(&errors) else { continue };
+        let Some(sum) = Errors::of(&errors) else {
+            continue;
+        };
         let (low, high) = interval_80(&errors);
         let _ = writeln!(
             text,
@@ -126,8 +217,18 @@ fn fleet(text: &mut String, all: &[Fleet]) {
             three(&sum),
             median(&held(&|cell| cell.cell.sequences == 1)),
             median(&held(&|cell| cell.cell.sequences == 4)),
-            median(&one.cells.iter().filter_map(|cell| cell.prompt).collect::<Vec<_>>()),
-            median(&one.cells.iter().filter_map(|cell| cell.decode).collect::<Vec<_>>()),
+            median(
+                &one.cells
+                    .iter()
+                    .filter_map(|cell| cell.prompt)
+                    .collect::<Vec<_>>()
+            ),
+            median(
+                &one.cells
+                    .iter()
+                    .filter_map(|cell| cell.decode)
+                    .collect::<Vec<_>>()
+            ),
         );
     }
     text.push('\n');
@@ -139,7 +240,10 @@ fn worst(text: &mut String, all: &[Fleet]) {
     cells.sort_by(|a, b| b.held_out.abs().total_cmp(&a.held_out.abs()));
     for cell in cells.iter().take(12) {
         let name = &cell.cell.name;
-        let cause = CAUSES.iter().find(|(start, _)| name.starts_with(start)).map_or("not known", |(_, cause)| cause);
+        let cause = CAUSES
+            .iter()
+            .find(|(start, _)| name.starts_with(start))
+            .map_or("not known", |(_, cause)| cause);
         let _ = writeln!(text, "| {name} | {} | {cause} |", signed(cell.held_out));
     }
     text.push('\n');
@@ -167,7 +271,10 @@ fn recorded(text: &mut String, all: &[Recorded]) {
 }
 
 fn runs(text: &mut String, title: &str, all: &[RunErrors]) {
-    let _ = writeln!(text, "| run ({title}) | state | measured s | in the fit | held out | turn median | turn p90 |");
+    let _ = writeln!(
+        text,
+        "| run ({title}) | state | measured s | in the fit | held out | turn median | turn p90 |"
+    );
     text.push_str("| --- | --- | --: | --: | --: | --: | --: |\n");
     for run in all {
         let turns = Errors::of(&run.turns).expect("a run has turns");
@@ -188,7 +295,12 @@ fn runs(text: &mut String, title: &str, all: &[RunErrors]) {
         && let Some(half) = Errors::of(&one.held_out_turns)
         && one.held_out.is_none()
     {
-        let _ = writeln!(text, "Every other turn predicted from the rest: median {}, p90 {}.\n", percent(half.median), percent(half.p90));
+        let _ = writeln!(
+            text,
+            "Every other turn predicted from the rest: median {}, p90 {}.\n",
+            percent(half.median),
+            percent(half.p90)
+        );
     }
 }
 
@@ -203,7 +315,13 @@ fn contended(text: &mut String, found: &Found) {
         KV_IMBALANCE * 100.0
     );
     for run in &found.shared {
-        let _ = writeln!(text, "| {} | {:.1} | {} |", run.run, run.measured_s, signed(run.error));
+        let _ = writeln!(
+            text,
+            "| {} | {:.1} | {} |",
+            run.run,
+            run.measured_s,
+            signed(run.error)
+        );
     }
     text.push('\n');
 }
@@ -213,8 +331,19 @@ fn steps(text: &mut String, found: &Found) {
         "\n## What the fits say about a decode step\n\nMilliseconds for one step with rows of no context. Beyond four rows this is extrapolated, for the recorded models beyond one.\n\n\
          | rig | 1 row | 2 | 4 | 8 | 32 |\n| --- | --: | --: | --: | --: | --: |\n",
     );
-    let fleet = found.fleet.iter().map(|one| (format!("{}/{}/{}", one.point.hardware[0], one.point.engine, one.point.model), one.coefficients));
-    let recorded = found.recorded.iter().map(|one| (format!("rtx-pro-6000/vllm/{}", one.model), one.coefficients));
+    let fleet = found.fleet.iter().map(|one| {
+        (
+            format!(
+                "{}/{}/{}",
+                one.point.hardware[0], one.point.engine, one.point.model
+            ),
+            one.coefficients,
+        )
+    });
+    let recorded = found
+        .recorded
+        .iter()
+        .map(|one| (format!("rtx-pro-6000/vllm/{}", one.model), one.coefficients));
     for (name, with) in fleet.chain(recorded) {
         let _ = write!(text, "| {name} |");
         for rows in [1, 2, 4, 8, 32] {
@@ -225,7 +354,12 @@ fn steps(text: &mut String, found: &Found) {
 }
 
 fn three(sum: &Errors) -> String {
-    format!("{} | {} | {}", percent(sum.median), percent(sum.p90), percent(sum.max))
+    format!(
+        "{} | {} | {}",
+        percent(sum.median),
+        percent(sum.p90),
+        percent(sum.max)
+    )
 }
 
 fn median(errors: &[f64]) -> String {

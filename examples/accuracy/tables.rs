@@ -98,11 +98,16 @@ struct Row<'a> {
 }
 
 fn rows<T>(file: &Path, read: impl Fn(&Row<'_>) -> T) -> Vec<T> {
-    let mut reader = csv::Reader::from_path(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let mut reader =
+        csv::Reader::from_path(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let heading = reader.headers().expect("a table has a heading").clone();
     let all = reader.records().map(|values| {
         let values = values.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        read(&Row { file, heading: &heading, values })
+        read(&Row {
+            file,
+            heading: &heading,
+            values,
+        })
     });
     all.collect()
 }
@@ -121,6 +126,9 @@ impl Row<'_> {
     }
 
     fn size(&self) -> Size {
-        Size { prompt: self.number("prompt_tokens"), output: self.number("answer_tokens") }
+        Size {
+            prompt: self.number("prompt_tokens"),
+            output: self.number("answer_tokens"),
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! The catalogue's own files against what is promised of them, and names against suggestions.
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,6 @@
 //! Engines decide; the book keeps count. Time is added in engine fractions and rounded to nanoseconds once, when a
 //! request ends, so that its parts sum to its duration exactly.
 
-use super::cost::StepCost;
 use super::fine::Fine;
 use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::units::{Span, Tokens};
@@ -206,17 +205,11 @@ impl Book {
         }
     }
 
-    /// Charges `times` decode steps that lasted `steps` together; the answer has as many more tokens afterwards.
-    pub fn charge_decode(
-        &mut self,
-        id: SeqId,
-        times: u64,
-        steps: Fine,
-        end: Fine,
-        cost: &StepCost,
-    ) {
+    /// Charges `times` decode steps that lasted `steps` together and would have lasted `alone` without anybody else;
+    /// the answer has as many more tokens afterwards.
+    pub fn charge_decode(&mut self, id: SeqId, times: u64, alone: Fine, steps: Fine, end: Fine) {
         let seq = self.seq_mut(id);
-        let alone = cost.decode_alone(seq.known(), times).min(steps);
+        let alone = alone.min(steps);
         seq.spend(Part::Decode, alone);
         seq.spend(Part::Contention, steps - alone);
         seq.computed += times;

@@ -33,6 +33,8 @@ pub struct StepLoop<E> {
     alone: Vec<Graph>,
     /// When the engine last finished a step; it is idle from then on while nothing runs.
     clock: Fine,
+    /// When the latest call came in. A step that is to hold it does not begin before.
+    latest: Fine,
     refused: Vec<Reply>,
     complete: Vec<SeqId>,
     /// Whether runs of decode steps are made in one go; off only to check that it makes no difference.
@@ -52,6 +54,7 @@ impl<E: Engine> StepLoop<E> {
             running: None,
             alone: Vec::new(),
             clock: Fine::ZERO,
+            latest: Fine::ZERO,
             refused: Vec::new(),
             complete: Vec::new(),
             coalesce: true,
@@ -70,10 +73,7 @@ impl<E: Engine> StepLoop<E> {
 
     /// Returns the passes made since the last time, each with how often it was made in a row.
     pub fn take_passes(&mut self) -> Vec<(Graph, u64)> {
-        self.passes
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+        self.passes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns the same engine walking every step, the oracle for runs made in one go.
@@ -95,9 +95,16 @@ impl<E: Engine> StepLoop<E> {
         if self.running.is_some() || self.book.is_empty() {
             return;
         }
+        self.clock = self.clock.max(self.latest);
         self.step.clear();
         self.engine.plan(self.clock, &mut self.book, &mut self.step);
+        for &(seq, outcome) in &self.step.failed {
+            self.refused
+                .push(self.book.refuse(seq, self.clock, outcome));
+        }
         for &(seq, length) in &self.step.transfers {
+            // Transfers follow each other; while another's state moves, a request stands.
+            self.book.charge_standing(seq, self.clock);
             self.clock += length;
             self.book.charge_transfer(seq, self.clock);
         }
@@ -123,19 +130,17 @@ impl<E: Engine> StepLoop<E> {
         running.from + self.cost.steps(&running.graphs, running.times)
     }
 
-    /// Cuts the run that is being made at the first step boundary that is not before `now`.
-    fn cut(&mut self, now: Fine) {
+    /// Cuts the run that is being made at the first step boundary that is not visible before `now`.
+    fn cut(&mut self, now: Time) {
         let Some(running) = &mut self.running else {
             return;
         };
-        if running.times == 1 || running.from >= now {
-            return;
-        }
         // The number of steps is monotone in time: look for the smallest that reaches `now`.
         let (mut low, mut high) = (1, running.times);
         while low < high {
             let middle = low + (high - low) / 2;
-            if running.from + self.cost.steps(&running.graphs, middle) >= now {
+            let end = running.from + self.cost.steps(&running.graphs, middle);
+            if end.time() >= now {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -151,17 +156,15 @@ impl<E: Engine> StepLoop<E> {
         let end = running.from + length;
         for row in &self.step.rows {
             self.book.charge_standing(row.seq, running.from);
+            self.alone.clear();
+            self.engine
+                .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
+            let alone = self.cost.steps(&self.alone, running.times);
             match row.chunk {
-                Some(tokens) => {
-                    self.alone.clear();
-                    self.engine
-                        .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
-                    let alone = self.cost.step(&self.alone);
-                    self.book.charge_chunk(row.seq, tokens, alone, length, end);
-                }
+                Some(tokens) => self.book.charge_chunk(row.seq, tokens, alone, length, end),
                 None => self
                     .book
-                    .charge_decode(row.seq, running.times, length, end, &self.cost),
+                    .charge_decode(row.seq, running.times, alone, length, end),
             }
         }
         for &seq in &self.step.standing {
@@ -191,10 +194,8 @@ impl<E: Engine> StepLoop<E> {
 impl<E: Engine> Backend for StepLoop<E> {
     fn submit(&mut self, now: Time, call: Call) {
         let at = Fine::at(now);
-        if self.running.is_none() {
-            self.clock = self.clock.max(at);
-        }
-        self.cut(at);
+        self.latest = self.latest.max(at);
+        self.cut(now);
         let seq = self.book.open(call, at);
         if let Err(outcome) = self.engine.arrive(seq, &mut self.book) {
             self.refused.push(self.book.refuse(seq, at, outcome));
@@ -202,10 +203,12 @@ impl<E: Engine> Backend for StepLoop<E> {
     }
 
     fn next_event(&mut self) -> Option<Time> {
+        if self.refused.is_empty() {
+            self.begin();
+        }
         if let Some(refused) = self.refused.first() {
             return Some(refused.finished);
         }
-        self.begin();
         self.running
             .as_ref()
             .map(|running| self.end(running).time())

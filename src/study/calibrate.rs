@@ -225,7 +225,10 @@ pub fn features(passes: &[(Graph, u64)], form: &Form) -> [f64; FEATURES] {
     let mut total = [0.0; FEATURES];
     for (graph, times) in passes {
         let one = graph.features(*times, form);
-        total.iter_mut().zip(one).for_each(|(sum, part)| *sum += part);
+        total
+            .iter_mut()
+            .zip(one)
+            .for_each(|(sum, part)| *sum += part);
     }
     total
 }

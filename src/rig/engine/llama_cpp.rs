@@ -12,6 +12,7 @@ use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::cost::{Chunk, Graph};
 use crate::rig::fine::Fine;
+use crate::rig::kv::deepest_shared;
 use crate::rig::kv::slots::{HostCache, Tokens};
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
@@ -121,13 +122,10 @@ impl LlamaCpp {
             let Some((index, by_likeness)) = self.choose(&call) else {
                 break;
             };
-            if !self.pool_fits(&call, index, book) {
-                break;
-            }
             self.deferred.pop_front();
             let mut moved = 0;
             if self.settings.cache_prompt {
-                moved += self.swap(index, by_likeness, &call);
+                moved += self.swap(index, by_likeness, &call, book);
                 if self.settings.cache_idle_slots && self.settings.pool.is_some() {
                     moved += self.save_idle(index);
                 }
@@ -170,37 +168,25 @@ impl LlamaCpp {
             .map(|(index, _)| (index, false))
     }
 
-    /// With a shared pool, returns whether the prompt fits beside what other requests will need of it.
-    fn pool_fits(&self, call: &Call, index: usize, book: &Book) -> bool {
-        let Some(pool) = self.settings.pool else {
-            return true;
-        };
-        let busy: u64 = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index)
-            .filter_map(|(_, slot)| slot.serving)
-            .map(|seq| book.seq(seq).call.prompt_tokens.0 + book.seq(seq).output_limit)
-            .sum();
-        busy == 0 || busy + call.prompt_tokens.0 + call.output_tokens.0 <= pool
-    }
-
     /// Saves what the slot would lose and loads what serves the prompt better; returns the bytes moved.
-    fn swap(&mut self, index: usize, by_likeness: bool, call: &Call) -> u64 {
+    fn swap(&mut self, index: usize, by_likeness: bool, call: &Call, book: &Book) -> u64 {
         let slot = &self.slots[index].tokens;
         let keeps_half = slot.common(call, &self.content) * 2 >= slot.len();
         if by_likeness && keeps_half {
             return 0;
         }
         let mut moved = 0;
+        // What is loaded takes the place of what the slot holds.
+        let room = self
+            .room(book)
+            .map_or(u64::MAX, |room| room.saturating_add(slot.len()));
         let bytes = self.bytes(slot);
         if self.host.save(slot, bytes, &self.content) {
             moved += bytes;
         }
         if let Some((tokens, bytes)) =
             self.host
-                .take_better(call, &self.slots[index].tokens, &self.content)
+                .take_better(call, &self.slots[index].tokens, room, &self.content)
         {
             self.slots[index].tokens = tokens;
             moved += bytes;
@@ -275,21 +261,7 @@ impl LlamaCpp {
         if self.settings.rolls_back {
             return limit;
         }
-        let on_path = |&&(prompt, at): &&(NodeId, u64)| {
-            at <= limit
-                && self
-                    .content
-                    .end(self.content.meeting(prompt, call.prompt))
-                    .0
-                    >= at
-        };
-        let checkpoint = history
-            .checkpoints
-            .iter()
-            .filter(on_path)
-            .map(|&(_, at)| at)
-            .max()
-            .unwrap_or(0);
+        let checkpoint = deepest_shared(&history.checkpoints, call.prompt, limit, &self.content);
         if whole {
             history.len.max(checkpoint)
         } else {
@@ -305,10 +277,11 @@ impl LlamaCpp {
             .checkpoints
             .last()
             .is_none_or(|&last| at >= last + 64);
-        if at < 64 || !apart || self.settings.rolls_back {
+        let kept = self.settings.ctx_checkpoints;
+        if at < 64 || !apart || self.settings.rolls_back || kept == 0 {
             return;
         }
-        if slot.tokens.checkpoints.len() == self.settings.ctx_checkpoints {
+        if slot.tokens.checkpoints.len() == kept {
             slot.tokens.checkpoints.remove(0);
         }
         slot.tokens.checkpoints.push(at);
@@ -317,6 +290,67 @@ impl LlamaCpp {
             .or_default()
             .checkpoints
             .push((call.prompt, at));
+    }
+
+    /// Puts one token of every generating slot into the batch, then fills it with prompts, strictly in slot order.
+    fn fill(&self, book: &Book, step: &mut Step) {
+        let mut room = self.settings.n_batch;
+        for (_, seq) in self.serving().filter(|&(_, seq)| book.seq(seq).decoding()) {
+            step.rows.push(Row { seq, chunk: None });
+            room = room.saturating_sub(1);
+        }
+        for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
+            let stop = *self.slots[index]
+                .stops
+                .last()
+                .expect("a prompt that is read has an end");
+            let tokens = room.min(stop - book.seq(seq).computed);
+            if tokens == 0 {
+                step.standing.push(seq);
+            } else {
+                let chunk = Some(tokens);
+                step.rows.push(Row { seq, chunk });
+                room -= tokens;
+            }
+        }
+    }
+
+    /// Returns the tokens that idle slots hold.
+    fn idle_tokens(&self) -> u64 {
+        let idle = self.slots.iter().filter(|slot| slot.serving.is_none());
+        idle.map(|slot| slot.tokens.len()).sum()
+    }
+
+    /// Returns how many tokens a shared pool has room for.
+    fn room(&self, book: &Book) -> Option<u64> {
+        let computed: u64 = self.serving().map(|(_, seq)| book.seq(seq).computed).sum();
+        let used = computed + self.idle_tokens();
+        let pool = self.settings.pool?;
+        Some(pool.saturating_sub(used))
+    }
+
+    /// Makes room for the step in a shared pool: idle slots are wiped one by one, and when none is left every request
+    /// under way fails and loses its tokens. Returns whether the step can be made.
+    fn make_room(&mut self, book: &Book, step: &mut Step) -> bool {
+        let needed: u64 = step.rows.iter().map(|row| row.chunk.unwrap_or(1)).sum();
+        while self.room(book).is_some_and(|room| needed > room) {
+            let filled = |slot: &&mut Slot| slot.serving.is_none() && !slot.tokens.is_empty();
+            if let Some(idle) = self.slots.iter_mut().find(filled) {
+                idle.tokens = Tokens::default();
+                continue;
+            }
+            for slot in &mut self.slots {
+                let failed = slot.serving.take();
+                step.failed
+                    .extend(failed.map(|seq| (seq, Outcome::RefusedMemory)));
+                slot.tokens = Tokens::default();
+            }
+            step.rows.clear();
+            step.standing.clear();
+            step.transfers.clear();
+            return false;
+        }
+        true
     }
 
     fn serving(&self) -> impl Iterator<Item = (usize, SeqId)> + '_ {
@@ -366,36 +400,17 @@ impl Engine for LlamaCpp {
 
     fn plan(&mut self, at: Fine, book: &mut Book, step: &mut Step) {
         self.launch(at, book, step);
-        let mut room = self.settings.n_batch;
-        for (_, seq) in self.serving().filter(|&(_, seq)| book.seq(seq).decoding()) {
-            step.rows.push(Row { seq, chunk: None });
-            room = room.saturating_sub(1);
+        self.fill(book, step);
+        while !self.make_room(book, step) {
+            self.launch(at, book, step);
+            self.fill(book, step);
         }
-        let decoding = step.rows.len();
-        for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
-            let stop = *self.slots[index]
-                .stops
-                .last()
-                .expect("a prompt that is read has an end");
-            let tokens = room.min(stop - book.seq(seq).computed);
-            if tokens == 0 {
-                step.standing.push(seq);
-            } else {
-                step.rows.push(Row {
-                    seq,
-                    chunk: Some(tokens),
-                });
-                room -= tokens;
-            }
-        }
-        let only_decodes = step.rows.len() == decoding && decoding > 0;
+        let only_decodes = step.rows.iter().all(|row| row.chunk.is_none());
         step.repeat = if only_decodes {
-            step.rows
-                .iter()
-                .map(|row| book.seq(row.seq).left())
-                .min()
-                .unwrap_or(1)
-                .max(1)
+            let shortest = step.rows.iter().map(|row| book.seq(row.seq).left()).min();
+            let rows = (step.rows.len() as u64).max(1);
+            let last = self.room(book).map_or(u64::MAX, |room| room / rows);
+            shortest.unwrap_or(1).min(last).max(1)
         } else {
             1
         };
@@ -407,7 +422,7 @@ impl Engine for LlamaCpp {
             let mut graph = Graph::default();
             parts.iter().for_each(|part| graph.add_row(part.at));
             if self.settings.pool.is_some() {
-                share_one_stream(&mut graph);
+                share_one_stream(&mut graph, self.idle_tokens());
             }
             graphs.push(graph);
         } else if self.settings.rolls_back {
@@ -565,9 +580,10 @@ fn split_in_order(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
     }
 }
 
-/// In one shared stream every row's attention scans the cells of all sequences, and so they grow for all.
-fn share_one_stream(graph: &mut Graph) {
-    let union = graph.contexts;
+/// In one shared stream every row's attention scans the cells of all sequences, those of `idle` slots too, and so they
+/// grow for all.
+fn share_one_stream(graph: &mut Graph, idle: u64) {
+    let union = graph.contexts + idle;
     graph.contexts = union * graph.rows;
     graph.longest = union;
     graph.growth = graph.rows * graph.rows;

@@ -31,6 +31,8 @@ pub struct Step {
     pub standing: Vec<SeqId>,
     /// State that moves between memory tiers before the step, for whom, and for how long.
     pub transfers: Vec<(SeqId, Fine)>,
+    /// Requests that the engine gave up when the step was planned.
+    pub failed: Vec<(SeqId, Outcome)>,
 }
 
 impl Step {
@@ -39,6 +41,7 @@ impl Step {
         self.rows.clear();
         self.standing.clear();
         self.transfers.clear();
+        self.failed.clear();
         self.repeat = 1;
     }
 }

@@ -11,6 +11,7 @@ use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
 use crate::rig::kv::blocks::{BlockPool, Holding, Path, StateHold};
+use crate::rig::kv::deepest_shared;
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -67,6 +68,10 @@ pub struct Vllm {
     held: FxHashMap<SeqId, Held>,
     /// Positions at which a conversation ever had a state kept, to tell what was lost from what never was.
     kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
+    /// States kept in the step that is being planned: nobody can resume from them before it has been made.
+    kept_now: Vec<StateHold>,
+    /// Prompts whose beginning the cache is to hold before the next step.
+    warm: Vec<Call>,
     /// When the step before the next began.
     last_plan: Option<Fine>,
     preemptions: u64,
@@ -74,7 +79,19 @@ pub struct Vllm {
 
 impl Vllm {
     /// Returns an engine with an empty cache.
-    pub fn new(settings: Settings, content: Arc<Content>) -> Vllm {
+    ///
+    /// # Panics
+    /// When a model with recurrent layers is to cache prefixes with steps smaller than a block: vLLM does not start.
+    pub fn new(mut settings: Settings, content: Arc<Content>) -> Vllm {
+        let hybrid = settings.state_blocks > 0 && settings.enable_prefix_caching;
+        assert!(
+            !hybrid || settings.max_num_batched_tokens >= settings.block_size,
+            "a step holds at least one block of a model with recurrent layers"
+        );
+        if !settings.enable_chunked_prefill {
+            // vLLM does not start with a longer context than a step can read.
+            settings.max_model_len = settings.max_model_len.min(settings.max_num_batched_tokens);
+        }
         // One block is reserved as the null block.
         let capacity = settings.num_gpu_blocks.saturating_sub(1);
         let pool = BlockPool::new(
@@ -90,6 +107,8 @@ impl Vllm {
             running: Vec::new(),
             held: FxHashMap::default(),
             kept: FxHashMap::default(),
+            kept_now: Vec::new(),
+            warm: Vec::new(),
             last_plan: None,
             preemptions: 0,
         }
@@ -116,7 +135,10 @@ impl Vllm {
         let mut at = 0;
         while at < self.running.len() {
             let id = self.running[at];
-            let tokens = self.wanted(id, book, budget);
+            let stops = &self.held[&id].stops;
+            let others = self.running.len() > 1;
+            let seq = book.seq(id);
+            let tokens = self.wanted(seq.computed, seq.known(), stops, budget, others);
             if tokens == 0 {
                 step.standing.push(id);
                 at += 1;
@@ -144,19 +166,19 @@ impl Vllm {
     }
 
     /// Returns how many tokens a request takes of a step with this budget.
-    fn wanted(&self, id: SeqId, book: &Book, budget: u64) -> u64 {
-        let seq = book.seq(id);
-        let mut tokens = (seq.known() - seq.computed).min(budget);
+    fn wanted(&self, computed: u64, known: u64, stops: &[u64], budget: u64, others: bool) -> u64 {
+        let mut tokens = (known - computed).min(budget);
         let threshold = self.settings.long_prefill_token_threshold;
-        if threshold > 0 && self.running.len() > 1 {
+        if threshold > 0 && others {
             tokens = tokens.min(threshold);
         }
-        let end = seq.computed + tokens;
-        match self.held[&id].stops.last() {
+        let end = computed + tokens;
+        match stops.last() {
             // A state is written where a chunk ends, so a chunk ends where one is kept, and on a block before.
-            Some(&stop) if end >= stop => stop - seq.computed,
-            Some(_) => (end / self.settings.block_size * self.settings.block_size)
-                .saturating_sub(seq.computed),
+            Some(&stop) if end >= stop => stop - computed,
+            Some(_) => {
+                (end / self.settings.block_size * self.settings.block_size).saturating_sub(computed)
+            }
             None => tokens,
         }
     }
@@ -183,6 +205,7 @@ impl Vllm {
                 .keep_state(&held.path, end / self.settings.block_size)
             {
                 held.states.push(state);
+                self.kept_now.push(state);
                 self.kept
                     .entry(seq.call.thread)
                     .or_default()
@@ -255,14 +278,21 @@ impl Vllm {
             found
         };
         let free_hit = self.pool.look_up(&path, hit).1;
+        if hit > 0 && self.kept_now.contains(&path.state_at(hit)) {
+            return None;
+        }
         let mut held = Held {
             path,
             ..Held::default()
         };
         held.stops = self.stops(known, hit * block, found * block);
         let cached = hit * block;
-        let tokens = (known - cached).min(budget);
-        if tokens < known - cached && !self.settings.enable_chunked_prefill {
+        let others = !self.running.is_empty();
+        let tokens = self.wanted(cached, known, &held.stops, budget, others);
+        let chunked = tokens < known - cached;
+        if tokens == 0
+            || (chunked && held.stops.is_empty() && !self.settings.enable_chunked_prefill)
+        {
             return None;
         }
         let whole = if self.settings.scheduler_reserve_full_isl {
@@ -289,7 +319,7 @@ impl Vllm {
         let stored = self.stored(&call, block).max(cached);
         self.held.insert(id, held);
         book.admit(id, at, cached, stored);
-        Some(self.wanted(id, book, budget))
+        Some(tokens)
     }
 
     /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
@@ -339,19 +369,7 @@ impl Vllm {
             return limit;
         }
         let kept = self.kept.get(&call.thread).map_or(&[][..], Vec::as_slice);
-        let on_path = |&&(prompt, at): &&(NodeId, u64)| {
-            at <= limit
-                && self
-                    .content
-                    .end(self.content.meeting(prompt, call.prompt))
-                    .0
-                    >= at
-        };
-        kept.iter()
-            .filter(on_path)
-            .map(|&(_, at)| at)
-            .max()
-            .unwrap_or(0)
+        deepest_shared(kept, call.prompt, limit, &self.content)
     }
 
     /// Returns how often a step of decode rows can be made before somebody ends or blocks run out.
@@ -411,13 +429,16 @@ impl Engine for Vllm {
         request.output_limit = request.output_limit.min(longest);
         self.waiting.push_back(seq);
         if request.call.warm.0 > 0 && self.settings.enable_prefix_caching {
-            let call = request.call;
-            self.preload(&call);
+            self.warm.push(request.call);
         }
         Ok(())
     }
 
     fn plan(&mut self, at: Fine, book: &mut Book, step: &mut Step) {
+        self.kept_now.clear();
+        for call in std::mem::take(&mut self.warm) {
+            self.preload(&call);
+        }
         let budget = self.plan_running(book, step);
         if let Some(budget) = budget {
             self.plan_waiting(at, budget, book, step);

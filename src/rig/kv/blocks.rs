@@ -66,7 +66,7 @@ pub struct StateHold {
 
 impl Path {
     /// Returns the name of the state after `block`.
-    fn state_at(&self, block: u64) -> StateHold {
+    pub fn state_at(&self, block: u64) -> StateHold {
         let index = self
             .stretches
             .partition_point(|stretch| u64::from(stretch.end) < block);

@@ -170,11 +170,13 @@ impl HostCache {
 
     /// Takes out the list that serves a prompt best, if it beats what the slot at hand has.
     ///
-    /// It must keep a quarter of itself, and a larger share both of itself and of the prompt than the slot would.
+    /// It must keep a quarter of itself, and a larger share both of itself and of the prompt than the slot would; one
+    /// of more than `room` tokens cannot be loaded and stays.
     pub fn take_better(
         &mut self,
         call: &Call,
         slot: &Tokens,
+        room: u64,
         content: &Content,
     ) -> Option<(Tokens, u64)> {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
@@ -190,7 +192,8 @@ impl HostCache {
                 best = Some(index);
             }
         }
-        best.map(|index| self.entries.remove(index))
+        best.filter(|&index| self.entries[index].tokens.len() <= room)
+            .map(|index| self.entries.remove(index))
             .map(|entry| (entry.tokens, entry.bytes))
     }
 }

@@ -72,7 +72,10 @@ fn a_fit_finds_the_coefficients_again() {
         assert_eq!(found.half_tokens, 64.0);
         for (at, (found, truth)) in found.linear().into_iter().zip(TRUE).enumerate() {
             let off = (found - truth).abs() / truth.max(1e-12);
-            assert!(off < 1e-3, "coefficient {at}: {found} {truth}, outlier {outlier}");
+            assert!(
+                off < 1e-3,
+                "coefficient {at}: {found} {truth}, outlier {outlier}"
+            );
         }
     }
 }
