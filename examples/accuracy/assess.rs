@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 
 /// Everything that was found.
 pub(crate) struct Found {
-    pub(crate) catalog: Catalog,
     pub(crate) fleet: Vec<Fleet>,
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) shared: Vec<SharedRun>,
@@ -93,7 +92,6 @@ pub(crate) fn assess(tables: &Tables) -> Found {
         .expect("it was recorded");
     let (shared, shared_turns) = replay_shared(&tables.shared, dense.coefficients);
     Found {
-        catalog,
         fleet,
         recorded,
         shared,
