@@ -370,7 +370,7 @@ pub(crate) fn replay_shared(
         unreachable!("the recorded engine is vLLM")
     };
     let sizes = points::captured("vllm").sizes();
-    let mut engine = StepLoop::new(Vllm::new(settings, content), StepCost::new(with, sizes));
+    let mut engine = StepLoop::new(<Vllm>::new(settings, content), StepCost::new(with, sizes));
     let after = |from: Time, secs: f64| Time(from.0 + Span::from_secs(secs).0);
     // When the next call of each run is made, and which it is.
     let firsts = turns.iter().enumerate().filter(|(_, turn)| turn.turn == 1);

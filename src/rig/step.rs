@@ -90,6 +90,11 @@ impl<E: Engine> StepLoop<E> {
         &self.engine
     }
 
+    /// Asserts that the engine's accounts are in order.
+    pub fn check(&self) {
+        self.engine.check(&self.book);
+    }
+
     /// Begins the next step if none is being made and there is something to do.
     fn begin(&mut self) {
         if self.running.is_some() || self.book.is_empty() {

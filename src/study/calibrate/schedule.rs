@@ -35,7 +35,7 @@ pub struct Size {
 pub fn cold_batch(server: &Server, sizes: &[Size]) -> Vec<(Graph, u64)> {
     let (calls, content) = calls(sizes);
     match *server {
-        Server::Vllm(settings) => passes(vllm::Vllm::new(settings, content), calls),
+        Server::Vllm(settings) => passes(<vllm::Vllm>::new(settings, content), calls),
         Server::LlamaCpp(settings) => passes(llama_cpp::LlamaCpp::new(settings, content), calls),
     }
 }
