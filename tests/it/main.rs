@@ -1,5 +1,6 @@
 //! The one integration binary: a module per subject.
 
+mod naive;
 mod oracle;
 mod swarm;
 mod trace;

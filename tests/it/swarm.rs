@@ -44,15 +44,37 @@ impl Seen {
         };
         for event in events {
             match *event {
-                Event::RunStarted { at, run, session, lane } => {
+                Event::RunStarted {
+                    at,
+                    run,
+                    session,
+                    lane,
+                } => {
                     reach(at);
                     let session = session as usize;
-                    let run_seen = Run { start: at, session, lane: lane.0, end: None };
-                    assert!(seen.runs.insert(run, run_seen).is_none(), "a run starts once");
+                    let run_seen = Run {
+                        start: at,
+                        session,
+                        lane: lane.0,
+                        end: None,
+                    };
+                    assert!(
+                        seen.runs.insert(run, run_seen).is_none(),
+                        "a run starts once"
+                    );
                 }
-                Event::Called { at, call, lap, parent } => {
+                Event::Called {
+                    at,
+                    call,
+                    lap,
+                    parent,
+                } => {
                     reach(at);
-                    assert_eq!(call.id.index(), seen.calls.len(), "calls are numbered in order");
+                    assert_eq!(
+                        call.id.index(),
+                        seen.calls.len(),
+                        "calls are numbered in order"
+                    );
                     seen.calls.push((call, at, lap, parent));
                     let lap = seen.laps.entry((lap.run, lap.thread, lap.lap)).or_default();
                     lap.calls.push(call.id);
@@ -60,7 +82,10 @@ impl Seen {
                 Event::Answered { reply } => {
                     reach(reply.finished);
                     reply.check(&seen.calls[reply.call.index()].0);
-                    assert!(seen.replies.insert(reply.call, reply).is_none(), "answered twice");
+                    assert!(
+                        seen.replies.insert(reply.call, reply).is_none(),
+                        "answered twice"
+                    );
                 }
                 Event::LapEnded { at, lap, gap, .. } => {
                     reach(at);
@@ -70,7 +95,10 @@ impl Seen {
                 }
                 Event::RunEnded { at, run, outcome } => {
                     reach(at);
-                    let run = seen.runs.get_mut(&run).expect("a run that ends has started");
+                    let run = seen
+                        .runs
+                        .get_mut(&run)
+                        .expect("a run that ends has started");
                     assert!(run.end.replace((at, outcome)).is_none(), "a run ends once");
                 }
             }
@@ -109,14 +137,21 @@ fn every_call_is_answered_and_adds_up(seen: &Seen) {
         assert_eq!(first.is_some(), reply.output > Tokens::ZERO);
         let whole = reply.output == call.output_tokens;
         assert_eq!(whole, reply.outcome == Outcome::Ok, "{reply:?}");
-        assert!(reply.classes.total() > Tokens::ZERO, "at least one token is computed");
+        assert!(
+            reply.classes.total() > Tokens::ZERO,
+            "at least one token is computed"
+        );
     }
 }
 
 fn laps_sum_and_follow_each_other(seen: &Seen) {
     for (key, lap) in &seen.laps {
         let (end, gap) = lap.end.expect("every lap ends");
-        let calls: Span = lap.calls.iter().map(|call| seen.replies[call].parts.total()).sum();
+        let calls: Span = lap
+            .calls
+            .iter()
+            .map(|call| seen.replies[call].parts.total())
+            .sum();
         assert_eq!(calls + gap.total(), end - seen.called(lap), "lap {key:?}");
     }
     for (&run, was) in &seen.runs {
@@ -144,7 +179,9 @@ fn lanes_take_runs_in_order(seen: &Seen, plan: &Plan, trace: &Trace) {
             }
             _ => Span::ZERO,
         };
-        let taken = free[was.lane as usize].take().expect("the lane's run has ended");
+        let taken = free[was.lane as usize]
+            .take()
+            .expect("the lane's run has ended");
         assert!(taken >= last_taken, "runs are taken in input order");
         last_taken = taken;
         assert_eq!(was.start, taken.max(Time::ZERO + arrival));
@@ -157,13 +194,19 @@ fn waits(gap: &Gap, conduct: &Conduct) -> Span {
     let capped = |wait: Span| wait.min(conduct.idle_cap);
     let scaled = |wait: Span| wait.scaled_down(conduct.pace_scale);
     let dropped = conduct.pace == Pace::Tools && gap.after == Ending::EndOfTurn;
-    let unknown = if dropped { Span::ZERO } else { capped(gap.unknown) };
-    let human = if conduct.pace == Pace::Recorded { capped(gap.human) } else { Span::ZERO };
+    let unknown = if dropped {
+        Span::ZERO
+    } else {
+        capped(gap.unknown)
+    };
+    let human = if conduct.pace == Pace::Recorded {
+        capped(gap.human)
+    } else {
+        Span::ZERO
+    };
     match (conduct.pace, gap.after) {
         (Pace::None, _) => Span::ZERO,
-        (_, Ending::EndOfTurn) => {
-            scaled(gap.client) + scaled(gap.tool) + scaled(human + unknown)
-        }
+        (_, Ending::EndOfTurn) => scaled(gap.client) + scaled(gap.tool) + scaled(human + unknown),
         _ => scaled(gap.client) + scaled(gap.tool + unknown) + scaled(human),
     }
 }
@@ -202,7 +245,11 @@ fn conversations_follow_the_recording(seen: &Seen, plan: &Plan, trace: &Trace) {
                     }
                 }
                 let (end, gap) = lap.end.expect("every lap ends");
-                assert_eq!(end, resumes + waits(&step.gap, &plan.conduct), "{run:?} {thread}");
+                assert_eq!(
+                    end,
+                    resumes + waits(&step.gap, &plan.conduct),
+                    "{run:?} {thread}"
+                );
                 assert_eq!(gap.subagent, resumes - answered);
                 for spawn in &step.gap.spawns {
                     let first = seen.thread(run, spawn.thread).next().expect("it ran");
@@ -210,13 +257,21 @@ fn conversations_follow_the_recording(seen: &Seen, plan: &Plan, trace: &Trace) {
                         Pace::None => Span::ZERO,
                         _ => spawn.offset.scaled_down(plan.conduct.pace_scale),
                     };
-                    assert_eq!(seen.called(first), answered + offset, "a child starts on time");
+                    assert_eq!(
+                        seen.called(first),
+                        answered + offset,
+                        "a child starts on time"
+                    );
                     let parent = seen.calls[first.calls[0].index()].3;
                     assert_eq!(parent.as_ref(), lap.calls.last());
                 }
             }
         }
-        if session.threads.iter().all(|thread| thread.join != Join::Detached) {
+        if session
+            .threads
+            .iter()
+            .all(|thread| thread.join != Join::Detached)
+        {
             assert_eq!(was.end.map(|(end, _)| end), ends.into_iter().max());
         }
     }
@@ -283,7 +338,11 @@ fn classes_have_their_bounds(seen: &Seen) {
 }
 
 fn only(plan: &Plan) -> Plan {
-    Plan { agents: 1, runs: None, ..*plan }
+    Plan {
+        agents: 1,
+        runs: None,
+        ..*plan
+    }
 }
 
 fn linear(session: &Session) -> bool {
@@ -307,7 +366,11 @@ fn swarm() {
         let world = World::new(seed);
         let events = world.replay(false);
         laws(&world, &events);
-        assert_eq!(events, World::new(seed).replay(false), "same seed, same bytes");
+        assert_eq!(
+            events,
+            World::new(seed).replay(false),
+            "same seed, same bytes"
+        );
     });
 }
 
@@ -326,7 +389,10 @@ fn more_bandwidth_never_makes_a_lone_agent_slower() {
         world.coefficients.kv_s *= 0.7;
         world.coefficients.kv_short_s = world.coefficients.kv_short_s.map(|kv| kv * 0.7);
         let fast = end(&world).and_then(|run| run.end);
-        assert!(fast.map(|(at, _)| at) <= slow.map(|(at, _)| at), "{fast:?} after {slow:?}");
+        assert!(
+            fast.map(|(at, _)| at) <= slow.map(|(at, _)| at),
+            "{fast:?} after {slow:?}"
+        );
     });
 }
 
@@ -353,7 +419,10 @@ fn a_larger_cache_never_reads_more_for_one_session() {
         if world.trace.sessions.is_empty() {
             return;
         }
-        world.plan = Plan { runs: Some(1), ..only(&world.plan) };
+        world.plan = Plan {
+            runs: Some(1),
+            ..only(&world.plan)
+        };
         world.plan.conduct.on_refusal = OnRefusal::Continue;
         let small = cached(&world.replay(false));
         settings.num_gpu_blocks = 1 << 30;

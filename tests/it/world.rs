@@ -171,7 +171,11 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
         long_prefill_token_threshold: dice.pick(&[0, 0, 0, 5, 100]),
         block_size,
         num_gpu_blocks,
-        max_model_len: dice.pick(&[u64::from(u32::MAX), longest(trace), longest(trace) * 3 / 4 + 1]),
+        max_model_len: dice.pick(&[
+            u64::from(u32::MAX),
+            longest(trace),
+            longest(trace) * 3 / 4 + 1,
+        ]),
         enable_prefix_caching: dice.percent(85),
         enable_chunked_prefill: dice.percent(85),
         scheduler_reserve_full_isl: dice.percent(70),
@@ -184,7 +188,11 @@ fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
     let parallel = dice.pick(&[1, 2, 4]);
     let unified = dice.percent(50);
     let whole = longest(trace) * dice.pick(&[5, 10, 11, 15, 25, 40, 400]) / 10 + 1;
-    let slot_context = if unified { whole } else { whole.div_ceil(parallel) };
+    let slot_context = if unified {
+        whole
+    } else {
+        whole.div_ceil(parallel)
+    };
     let n_batch = dice.pick(&[5, 64, 512, 2048]);
     let rolls_back = dice.percent(50);
     llama_cpp::Settings {
@@ -237,7 +245,12 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
         pace_scale: dice.pick(&[1.0, 1.0, 2.0, 0.3]),
         idle_cap: dice.pick(&[Span::ZERO, Span(60_000_000_000), Span(1_000_000)]),
         on_refusal: dice.pick(&[OnRefusal::Continue, OnRefusal::Continue, OnRefusal::Stop]),
-        history: dice.pick(&[History::Said, History::Said, History::Said, History::Recorded]),
+        history: dice.pick(&[
+            History::Said,
+            History::Said,
+            History::Said,
+            History::Recorded,
+        ]),
         warm_start: dice.percent(30),
         retries: Retries {
             limit: 2,
@@ -357,7 +370,9 @@ impl Writer<'_> {
                 _ => 0,
             };
             for _ in 0..children {
-                let join = self.dice.pick(&["blocking", "blocking", "async", "detached"]);
+                let join = self
+                    .dice
+                    .pick(&["blocking", "blocking", "async", "detached"]);
                 let child = self.agent(Some(format!("step{step}")), join);
                 let steps = self.dice.below(4);
                 self.conversation(&child, steps, depth + 1);
@@ -430,7 +445,10 @@ impl Writer<'_> {
                 ..OutputRecord::default()
             },
             gap: Some(self.gap()),
-            finish: self.dice.pick(&[None, Some("tool-call"), Some("end-of-turn")]).map(str::to_string),
+            finish: self
+                .dice
+                .pick(&[None, Some("tool-call"), Some("end-of-turn")])
+                .map(str::to_string),
             joins,
             ..StepRecord::default()
         };
@@ -460,17 +478,25 @@ fn named(index: u64) -> Piece {
     }
 }
 
-/// Runs `check` for many seeds, or for the one in `SEED`; says which seed failed.
-pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
+/// Returns the seed in `SEED`, or as many as `LAPTIME_SWARM_RUNS` says.
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| {
         let value = std::env::var(name).ok()?;
-        Some(value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+        Some(
+            value
+                .parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} is no number: {value}")),
+        )
     };
-    let seeds = match number("SEED") {
+    match number("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("LAPTIME_SWARM_RUNS").unwrap_or(default),
-    };
-    for seed in seeds {
+    }
+}
+
+/// Runs `check` for many seeds and says which one failed.
+pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in seeds(default) {
         let failed = std::panic::catch_unwind(|| check(seed)).is_err();
         assert!(!failed, "failed with SEED={seed}");
     }
@@ -478,15 +504,25 @@ pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwin
 
 /// Returns the tokens of a path as numbers that are equal exactly where content is equal.
 pub(crate) fn token_ids(call: &laptime::call::Call, content: &Content) -> Vec<u64> {
-    let tip = if call.output_shared { call.output } else { call.prompt };
+    let tip = if call.output_shared {
+        call.output
+    } else {
+        call.prompt
+    };
     let mut nodes = Vec::new();
     content.path(tip, &mut nodes);
     let mut ids = Vec::new();
     for node in nodes {
-        let realm = if content.is_head(node) { call.realms.head } else { call.realms.private };
+        let realm = if content.is_head(node) {
+            call.realms.head
+        } else {
+            call.realms.private
+        };
         for at in content.start(node).0..content.end(node).0 {
             ids.push(xxhash_rust::xxh3::xxh3_64_with_seed(
-                &[u64::from(node.0), u64::from(realm), at].map(u64::to_le_bytes).concat(),
+                &[u64::from(node.0), u64::from(realm), at]
+                    .map(u64::to_le_bytes)
+                    .concat(),
                 0,
             ));
         }
