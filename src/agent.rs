@@ -84,6 +84,20 @@ impl Default for Conduct {
 }
 
 impl Conduct {
+    /// Returns how long after the answer a child starts, and how much of the recorded offset the idle cap cut off.
+    ///
+    /// What passed before the child started was not recorded as a tool's doing, so it is a wait of unknown cause.
+    fn offset(&self, spawn: &Spawn) -> (Span, Span) {
+        if self.pace == Pace::None {
+            return (Span::ZERO, Span::ZERO);
+        }
+        let offset = spawn.offset.min(self.idle_cap);
+        (
+            offset.scaled_down(self.pace_scale),
+            spawn.offset.saturating_sub(self.idle_cap),
+        )
+    }
+
     /// Returns the waits of a gap that are replayed, and how much of them the idle cap cut off.
     fn waits(&self, gap: &Gap) -> (GapParts, Span) {
         if self.pace == Pace::None {
@@ -91,7 +105,7 @@ impl Conduct {
         }
         let people_answer = self.pace == Pace::Recorded;
         let unknown_is_tool = gap.after != Ending::EndOfTurn;
-        let mut cut = Span::ZERO;
+        let mut cut: Span = gap.spawns.iter().map(|spawn| self.offset(spawn).1).sum();
         let mut capped = |wait: Span| {
             cut += wait.saturating_sub(self.idle_cap);
             wait.min(self.idle_cap)
@@ -398,11 +412,7 @@ impl Agent {
                 assert_eq!(child.phase, Phase::Asleep, "a child starts once");
                 child.phase = Phase::Starting;
                 child.parent = Some((thread, at));
-                let offset = if conduct.pace == Pace::None {
-                    Span::ZERO
-                } else {
-                    spawn.offset.scaled_down(conduct.pace_scale)
-                };
+                let (offset, _) = conduct.offset(spawn);
                 needs.push(Need::Wake {
                     thread: spawn.thread,
                     at: now + offset,

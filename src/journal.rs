@@ -20,6 +20,7 @@ pub struct Journal<W> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the file's")]
 struct Lap {
     run: u32,
     thread: u32,

@@ -21,6 +21,7 @@ mod engine;
 mod hardware;
 mod model;
 mod read;
+mod rig;
 
 use std::fmt;
 use std::io;
@@ -104,6 +105,21 @@ pub(super) const MODELS: Embedded = embed!["model":
     "qwen3.6-35b-a3b",
 ];
 
+pub(super) const RIGS: Embedded = embed!["rig":
+    "2x-rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
+    "dgx-spark.llama.cpp.qwen3.6-27b-q8_0",
+    "dgx-spark.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "m5-max-40.llama.cpp.qwen3.6-27b-q8_0",
+    "m5-max-40.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
+    "rtx-pro-6000.vllm.qwen3-coder-next-awq",
+    "rtx-pro-6000.vllm.qwen3.6-27b-awq",
+    "rtx-pro-6000.vllm.qwen3.6-35b-a3b-awq",
+    "rtx-pro-6000.vllm.qwen3.6-35b-a3b-fp8",
+    "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
+    "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
+];
+
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -131,7 +147,7 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// A folder holds nothing that a catalogue could use.
-    #[error("{}: no hardware, engine or model folder with .toml files in it", path.display())]
+    #[error("{}: no hardware, engine, model or rig folder with .toml files in it", path.display())]
     Empty {
         /// Which.
         path: PathBuf,
@@ -208,7 +224,7 @@ impl CatalogError {
         match self {
             CatalogError::Read { .. } => "check that the path exists and can be read",
             CatalogError::Empty { .. } => {
-                "lay files out as hardware/NAME.toml, engine/NAME.toml, model/FAMILY.toml"
+                "lay files out as hardware/NAME.toml, engine/NAME.toml, model/FAMILY.toml, rig/NAME.toml"
             }
             CatalogError::Syntax { .. } => "quote strings, and keep an inline table on one line",
             CatalogError::Missing { .. } | CatalogError::Wrong { .. } => {
@@ -234,6 +250,9 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     for (name, text) in MODELS {
         layer.models(name, text)?;
     }
+    for (name, text) in RIGS {
+        layer.rig(name, text)?;
+    }
     Ok(catalog)
 }
 
@@ -241,7 +260,7 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
     let mut layer = Layer::new(catalog);
     let mut files = 0;
-    for kind in ["hardware", "engine", "model"] {
+    for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {
             files += 1;
             let name = path.display().to_string();
@@ -252,7 +271,8 @@ pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), Catalo
             match kind {
                 "hardware" => layer.hardware(&name, &text)?,
                 "engine" => layer.engine(&name, &text)?,
-                _ => layer.models(&name, &text)?,
+                "model" => layer.models(&name, &text)?,
+                _ => layer.rig(&name, &text)?,
             }
         }
     }
@@ -299,6 +319,7 @@ struct Layer<'a> {
     hardware: Taken,
     engines: Taken,
     models: Taken,
+    rigs: Taken,
 }
 
 impl Layer<'_> {
@@ -308,6 +329,7 @@ impl Layer<'_> {
             hardware: Taken(Vec::new()),
             engines: Taken(Vec::new()),
             models: Taken(Vec::new()),
+            rigs: Taken(Vec::new()),
         }
     }
 
@@ -336,6 +358,14 @@ impl Layer<'_> {
                 .claim(&file, What::Model, &entry.name, &entry.aliases)?;
             self.catalog.models.insert(entry.name.clone(), entry);
         }
+        Ok(())
+    }
+
+    fn rig(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
+        let file = File::new(name, text);
+        let entry = rig::read(&file)?;
+        self.rigs.claim(&file, What::Rig, &entry.name(), &[])?;
+        self.catalog.rigs.insert(entry.name(), entry);
         Ok(())
     }
 }

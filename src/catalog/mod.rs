@@ -8,6 +8,7 @@ pub mod engine;
 pub mod hardware;
 pub mod load;
 pub mod model;
+pub mod rig;
 pub mod suggest;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use engine::{EngineProfile, Point, Setting, SettingError, SettingKind, Setti
 pub use hardware::{Compute, Hardware, Link, Platform, Power, Precision, Price};
 pub use load::CatalogError;
 pub use model::{Model, Moe, Shape, WeightsFrom};
+pub use rig::{Calibration, CapturedGraphs, Coefficients, HeldOut, RigProfile};
 
 /// Everything that rigs can be made of, by name.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -25,6 +27,7 @@ pub struct Catalog {
     hardware: BTreeMap<String, Hardware>,
     models: BTreeMap<String, Model>,
     engines: BTreeMap<String, EngineProfile>,
+    rigs: BTreeMap<String, RigProfile>,
 }
 
 /// The kinds of names that can be looked up.
@@ -38,6 +41,10 @@ pub enum What {
     Engine,
     /// A version of an engine.
     Version,
+    /// A calibrated operating point.
+    Rig,
+    /// A state of one.
+    Variant,
 }
 
 impl fmt::Display for What {
@@ -47,6 +54,8 @@ impl fmt::Display for What {
             What::Model => "model",
             What::Engine => "engine",
             What::Version => "engine version",
+            What::Rig => "rig",
+            What::Variant => "rig variant",
         })
     }
 }
@@ -89,7 +98,7 @@ impl Catalog {
         load::builtin().unwrap_or_else(|error| panic!("the built-in catalogue is broken: {error}"))
     }
 
-    /// Returns the built-in catalogue with folders of `hardware`, `engine` and `model` files laid over it in order.
+    /// Returns the built-in catalogue with folders of `hardware`, `engine`, `model` and `rig` files laid over it in order.
     pub fn with_overlays(folders: &[PathBuf]) -> Result<Catalog, CatalogError> {
         let mut catalog = load::builtin()?;
         for folder in folders {
@@ -111,6 +120,16 @@ impl Catalog {
     /// Returns the engine of that name.
     pub fn engine(&self, name: &str) -> Result<&EngineProfile, Unknown> {
         find(&self.engines, What::Engine, name)
+    }
+
+    /// Returns what was measured and fitted for this hardware, engine and model, by their own names.
+    pub fn rig_profile(&self, hardware: &str, engine: &str, model: &str) -> Option<&RigProfile> {
+        self.rigs.get(&format!("{hardware}/{engine}/{model}"))
+    }
+
+    /// Returns every calibrated operating point in name order.
+    pub fn all_rig_profiles(&self) -> impl Iterator<Item = &RigProfile> {
+        self.rigs.values()
     }
 
     /// Returns every machine in name order.

@@ -1,3 +1,5 @@
+//! The catalogue's own files against what is promised of them, and names against suggestions.
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +52,7 @@ fn every_file_on_disk_is_part_of_the_program() {
         ("hardware", load::HARDWARE),
         ("engine", load::ENGINES),
         ("model", load::MODELS),
+        ("rig", load::RIGS),
     ] {
         let on_disk: BTreeSet<PathBuf> = std::fs::read_dir(data.join(kind))
             .unwrap()
@@ -461,4 +464,43 @@ fn an_empty_or_absent_overlay_is_an_error() {
     assert!(matches!(absent, CatalogError::Read { .. }));
     let empty = Catalog::with_overlays(&[std::env::temp_dir().join(".")]);
     assert!(matches!(empty, Err(CatalogError::Empty { .. })));
+}
+
+#[test]
+fn every_calibrated_point_is_made_of_known_parts() {
+    let catalog = Catalog::builtin();
+    assert!(catalog.all_rig_profiles().count() >= 12);
+    for profile in catalog.all_rig_profiles() {
+        let name = profile.name();
+        let hardware = catalog.hardware(&profile.hardware).expect(&name);
+        let model = catalog.model(&profile.model).expect(&name);
+        let engine = catalog.engine(&profile.engine).expect(&name);
+        engine.version(Some(&profile.engine_version)).expect(&name);
+        let found = catalog.rig_profile(&hardware.name, &engine.name, &model.name);
+        assert_eq!(found, Some(profile), "{name}");
+        let share = model
+            .moe
+            .as_ref()
+            .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
+        for calibration in profile.variants.values().chain([&profile.default]) {
+            assert_eq!(calibration.coefficients.expert_share, share, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_variant_is_found_by_name_and_a_slip_gets_a_suggestion() {
+    let catalog = Catalog::builtin();
+    let profile = catalog.rig_profile("rtx-pro-6000", "vllm", "qwen3.6-27b-awq");
+    let profile = profile.expect("it is calibrated");
+    assert_eq!(profile.calibration(None), Ok(&profile.default));
+    assert_eq!(
+        profile.calibration(Some("may")),
+        Ok(&profile.variants["may"])
+    );
+    let unknown = profile.calibration(Some("mai")).expect_err("no such state");
+    assert_eq!(
+        unknown.to_string(),
+        "unknown rig variant `mai`; did you mean `may`?"
+    );
 }

@@ -3,9 +3,8 @@
 use super::output::{self, Target};
 use super::traces;
 use crate::error::Error;
-use crate::report::json;
-use crate::report::text::counted;
-use crate::trace::Trace;
+use crate::report::inspection;
+use crate::trace::inspect;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -31,28 +30,14 @@ impl Inspect {
     pub(super) fn run(self) -> Result<(), Error> {
         let trace = traces::load(&self.paths, self.block_size, self.quiet)?;
         let json = self.json.as_deref().map(Target::open).transpose()?;
-        let Some(target) = json else {
-            return output::print(&summary(&trace));
-        };
-        let silent = target.is_stdout();
-        let answer = serde_json::json!({
-            "schema": "laptime.inspection/1",
-            "sessions": trace.sessions.len(),
-            "calls": trace.calls(),
-        });
-        target.write(|mut out| json::write_value(&mut out, &answer))?;
-        if silent {
-            Ok(())
-        } else {
-            output::print(&summary(&trace))
+        let found = inspect::inspect(&trace);
+        let silent = json.as_ref().is_some_and(Target::is_stdout);
+        if let Some(target) = json {
+            target.write(|mut out| inspection::write(&mut out, &trace, &found))?;
         }
+        if silent {
+            return Ok(());
+        }
+        output::print(&inspection::render(&trace, &found, output::look()))
     }
-}
-
-fn summary(trace: &Trace) -> String {
-    format!(
-        "{}, {}\n",
-        counted(trace.sessions.len() as u64, "session"),
-        counted(trace.calls() as u64, "call")
-    )
 }

@@ -73,10 +73,10 @@ impl Target {
 
     /// Writes the answer and puts the file in its place.
     pub(super) fn write(
-        self,
+        mut self,
         answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let Some((mut file, beside)) = self.file else {
+        let Some((mut file, beside)) = self.file.take() else {
             let mut out = BufWriter::new(io::stdout().lock());
             return answer(&mut out)
                 .and_then(|()| out.flush())
@@ -91,7 +91,17 @@ impl Target {
                     Ok(())
                 }
             });
+        self.file = Some((file, beside));
         written.map_err(|source| Error::write(&self.path, source))
+    }
+}
+
+impl Drop for Target {
+    /// Leaves nothing half written behind; after a rename there is nothing to remove.
+    fn drop(&mut self) {
+        if let Some((_, true)) = self.file {
+            let _ = fs::remove_file(partial(&self.path));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The name of the rig that answers as the recording did.
 pub(super) const RECORDED: &str = "recorded";
@@ -22,6 +23,14 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("expected KEY=VALUE, such as engine.prefix_caching=off".to_string()),
     }
+}
+
+/// Returns the built-in catalogue with the user's folders laid over it.
+pub(super) fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
+    Catalog::with_overlays(folders).map_err(|error| {
+        Error::usage(error.to_string())
+            .with_help("correct the file, or leave out its --catalog folder")
+    })
 }
 
 /// Builds the rig that `spec` names, with `settings` in force.
@@ -48,20 +57,31 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
         );
     }
     let backend = Recorded::new(trace);
-    let untimed = backend.steps_without_time();
-    if untimed > 0 {
-        talk::warning(&format!(
-            "{untimed} of {} have no recorded time; on `{RECORDED}` they take none",
-            counted(trace.calls() as u64, "call")
-        ));
-    }
-    let assumed = backend.steps_without_cached();
-    if assumed > 0 {
-        talk::warning(&format!(
-            "{assumed} of {} do not say what came from a cache; one that forgets nothing is assumed",
-            counted(trace.calls() as u64, "call")
-        ));
-    }
+    let all = trace.calls();
+    let lacking = |count: usize, lacks: &str, then: &str| {
+        if count > 0 {
+            let have = if count == 1 {
+                "does not say"
+            } else {
+                "do not say"
+            };
+            let of = counted(all as u64, "call");
+            talk::warning(&format!(
+                "{count} of {of} {have} {lacks}; on `{RECORDED}` {then}"
+            ));
+        }
+    };
+    lacking(
+        backend.steps_without_time(),
+        "how long it took",
+        "that is no time",
+    );
+    let forgets_nothing = "that is what an engine that forgets nothing would have";
+    lacking(
+        backend.steps_without_cached(),
+        "what came from a cache",
+        forgets_nothing,
+    );
     let models: Vec<&str> = trace
         .sessions
         .iter()

@@ -4,6 +4,7 @@
 
 use crate::error::Error;
 use crate::event::{Event, Sink};
+use crate::trace::read;
 use crate::units::{Tokens, three_digits};
 use anstyle::{AnsiColor, Style};
 use std::io::{IsTerminal, Write};
@@ -95,6 +96,47 @@ impl Progress {
             Tokens(self.total),
             three_digits(done as f64 / self.total.max(1) as f64 * 100.0),
             Tokens(rate as u64),
+        );
+    }
+
+    /// Wipes the line.
+    pub(super) fn finish(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// How far the reading of traces has come.
+#[derive(Debug)]
+pub(super) struct Reading {
+    shown: bool,
+    drawn: Clock,
+}
+
+impl Reading {
+    /// Returns a reading that draws nothing when `quiet` or when nobody watches.
+    pub(super) fn new(quiet: bool) -> Reading {
+        Reading {
+            shown: !quiet && std::io::stderr().is_terminal(),
+            drawn: Clock::now(),
+        }
+    }
+
+    /// Draws where the reading is.
+    pub(super) fn tell(&mut self, at: read::Progress<'_>) {
+        if !self.shown || self.drawn.elapsed() < BETWEEN_LINES {
+            return;
+        }
+        self.drawn = Clock::now();
+        let name = at.file.file_name().unwrap_or(at.file.as_os_str());
+        let _ = write!(
+            std::io::stderr(),
+            "\r\x1b[Kreading file {} of {}, {}: {} calls",
+            at.index + 1,
+            at.files,
+            name.to_string_lossy(),
+            Tokens(at.steps),
         );
     }
 

@@ -1,87 +1,87 @@
 //! Reading traces for any command: what cannot be used is told, and nothing usable left is an error.
 
-use super::talk;
+use super::talk::{self, Reading};
 use crate::error::Error;
-use crate::trace::compile::Compiler;
-use crate::trace::record::Record;
-use crate::trace::{Source, Trace};
-use std::fs;
-use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::xxh3_128;
+use crate::report::text::counted;
+use crate::trace::read::{self, ReadOptions};
+use crate::trace::{Source, Trace, TraceError};
+use std::path::PathBuf;
 
 /// How many bad lines of a file are told one by one.
 const TOLD: usize = 5;
 
-/// Reads every file into one trace and tells what could not be used.
+/// Returns how to read, as far as the command line says.
+pub(super) fn options(block_size: Option<u32>) -> ReadOptions {
+    ReadOptions { block_size }
+}
+
+/// Reads every file and folder into one trace and tells what could not be used.
 pub(super) fn load(
     paths: &[PathBuf],
-    _block_size: Option<u32>,
-    _quiet: bool,
+    block_size: Option<u32>,
+    quiet: bool,
 ) -> Result<Trace, Error> {
-    let trace = read(paths)?;
-    for source in &trace.sources {
-        tell_problems(source);
-    }
-    if trace.sessions.is_empty() {
-        let names: Vec<&str> = trace
-            .sources
-            .iter()
-            .map(|source| source.name.as_str())
-            .collect();
-        return Err(Error::input(format!(
-            "no session could be read from {}",
-            names.join(", ")
-        ))
-        .with_help("`laptime inspect PATH` says what a file holds"));
-    }
+    let mut reading = Reading::new(quiet);
+    let loaded = read::load(paths, &options(block_size), &mut |at| reading.tell(at));
+    reading.finish();
+    let trace = loaded.map_err(|error| wrong(&error))?;
+    tell(&trace.sources, &trace.skipped, quiet);
     Ok(trace)
 }
 
-fn tell_problems(source: &Source) {
-    for problem in source.problems.iter().take(TOLD) {
-        talk::warning(&format!("{problem}; the line was left out"));
-    }
-    let more = source.problems.len().saturating_sub(TOLD);
-    if more > 0 {
-        talk::warning(&format!(
-            "{}: {more} more lines could not be used",
-            source.name
-        ));
-    }
+/// Returns the error that says why a trace cannot be read.
+pub(super) fn wrong(error: &TraceError) -> Error {
+    Error::input(error.to_string()).with_help(error.help())
 }
 
-fn read(paths: &[PathBuf]) -> Result<Trace, Error> {
-    let mut compiler = Compiler::default();
-    for path in paths {
-        read_file(&mut compiler, path)?;
+/// Tells what was lost, left out or skipped.
+pub(super) fn tell(sources: &[Source], skipped: &[String], quiet: bool) {
+    for (loss, name, files) in losses(sources) {
+        let of = if files > 1 {
+            format!("{name} and {}", counted(files - 1, "more file"))
+        } else {
+            name.to_string()
+        };
+        talk::note(quiet, &format!("{of}: {loss}"));
     }
-    Ok(compiler.finish())
-}
-
-fn read_file(compiler: &mut Compiler, path: &Path) -> Result<(), Error> {
-    let name = path.display().to_string();
-    let bytes =
-        fs::read(path).map_err(|error| Error::input(format!("cannot read {name}: {error}")))?;
-    compiler.begin(Source {
-        name: name.clone(),
-        format: "laptime".to_string(),
-        digest: format!("xxh3:{:032x}", xxh3_128(&bytes)),
-        losses: Vec::new(),
-        problems: Vec::new(),
+    for source in sources {
+        some(&source.problems, |more| {
+            let lines = counted(more, "more line");
+            format!("{}: {lines} could not be used", source.name)
+        });
+    }
+    some(skipped, |more| {
+        format!("{} skipped", counted(more, "more file"))
     });
-    for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let added = serde_json::from_str::<Record>(line)
-            .map_err(|error| error.to_string())
-            .and_then(|record| compiler.add(&record));
-        if let Err(why) = added {
-            compiler
-                .source()
-                .problems
-                .push(format!("{name}:{}: {why}", number + 1));
+}
+
+/// Returns each kind of loss once: as its first file has it, that file's name, and how many files have the like.
+///
+/// Losses are of one kind when they differ in their numbers only.
+fn losses(sources: &[Source]) -> Vec<(&str, &str, u64)> {
+    let kind = |loss: &str| loss.replace(|c: char| c.is_ascii_digit(), "");
+    let mut kinds: Vec<(String, &str, &str, u64)> = Vec::new();
+    for source in sources {
+        for loss in &source.losses {
+            let this = kind(loss);
+            match kinds.iter_mut().find(|(other, ..)| *other == this) {
+                Some((.., files)) => *files += 1,
+                None => kinds.push((this, loss, &source.name, 1)),
+            }
         }
     }
-    Ok(())
+    let shown = kinds.into_iter();
+    shown
+        .map(|(_, loss, name, files)| (loss, name, files))
+        .collect()
+}
+
+/// Warns of the first few, and of how many more there are.
+fn some(all: &[String], rest: impl Fn(u64) -> String) {
+    for one in all.iter().take(TOLD) {
+        talk::warning(one);
+    }
+    if all.len() > TOLD {
+        talk::warning(&rest((all.len() - TOLD) as u64));
+    }
 }

@@ -99,12 +99,22 @@ impl LapParts {
 
     /// Returns what took the most time; of equals the first. Nothing when no time passed.
     pub fn binds(&self) -> Option<Bottleneck> {
-        let (what, span) = self
-            .gathered()
-            .into_iter()
-            .reduce(|most, next| if next.1 > most.1 { next } else { most })?;
-        (span > Span::ZERO).then_some(what)
+        most(&self.gathered())
     }
+
+    /// Returns what took the most time of all that depends on the rig.
+    pub fn binds_on_rig(&self) -> Option<Bottleneck> {
+        most(&self.gathered()[..6])
+    }
+}
+
+fn most(gathered: &[(Bottleneck, Span)]) -> Option<Bottleneck> {
+    let longer = |most, next: (Bottleneck, Span)| match most {
+        Some((_, span)) if span >= next.1 => most,
+        _ => Some(next),
+    };
+    let (what, span) = gathered.iter().copied().fold(None, longer)?;
+    (span > Span::ZERO).then_some(what)
 }
 
 impl AddAssign for LapParts {
@@ -153,5 +163,8 @@ mod tests {
         parts.calls.reread_uncached = Span(9);
         assert_eq!(parts.binds(), Some(Bottleneck::Reread));
         assert_eq!(LapParts::default().binds(), None);
+        parts.gap.tool = Span(100);
+        assert_eq!(parts.binds(), Some(Bottleneck::Tool));
+        assert_eq!(parts.binds_on_rig(), Some(Bottleneck::Reread));
     }
 }

@@ -171,6 +171,8 @@ pub const FAILURES: [Outcome; 3] = [
     Outcome::Unavailable,
 ];
 
+/// Rows beyond these are made room for as they come.
+const MOST_ROOM: usize = 1 << 22;
 const NO_ID: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
 
@@ -287,11 +289,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Returns metrics with room for a known number of calls.
+    /// Returns metrics with room for the calls that are expected, within reason.
     pub fn with_capacity(calls: usize) -> Metrics {
         Metrics {
-            calls: Vec::with_capacity(calls),
-            laps: Vec::with_capacity(calls),
+            calls: Vec::with_capacity(calls.min(MOST_ROOM)),
+            laps: Vec::with_capacity(calls.min(MOST_ROOM)),
             ..Metrics::default()
         }
     }
@@ -565,5 +567,23 @@ impl Summary {
             energy: None,
             cost: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_calls_fit_in_200_megabytes() {
+        let row = size_of::<PackedCall>() + size_of::<PackedLap>() + size_of::<u32>();
+        assert!(row <= 200, "{row} bytes for each call and its lap");
+    }
+
+    #[test]
+    fn nothing_that_happened_gives_no_figures() {
+        let metrics = Metrics::default().finish();
+        assert_eq!(metrics.summary, Summary::empty());
+        assert_eq!(metrics.calls().count() + metrics.laps().len(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Quantiles of spans, exactly and in whole nanoseconds.
 //!
 //! A quantile is the linear interpolation between the two order statistics around it: the p-th percentile of n sorted
-//! values lies at position p/100 x (n - 1), counted from zero (the definition that NumPy and spreadsheets use by
+//! values lies at position p/100 x (n - 1), counted from zero (the definition that `NumPy` and spreadsheets use by
 //! default). It is computed in integers and rounded to the nearest nanosecond, so it is the same on every machine.
 
 use crate::units::Span;

@@ -52,6 +52,7 @@ fn write_lines(out: &mut impl Write, depth: usize, value: &impl Serialize) -> io
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the document's")]
 struct Results<'a> {
     schema: &'static str,
     laptime_version: &'static str,

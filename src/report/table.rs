@@ -31,6 +31,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Returns whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Returns the cell with another style.
     #[must_use]
     pub fn styled(mut self, style: Style) -> Cell {
@@ -98,13 +103,13 @@ impl Table {
                     Align::Left => (0, room),
                     Align::Right => (room, 0),
                 };
-                if !cell.text.is_empty() {
-                    line.push_str(&" ".repeat(owed + before));
-                    line.push_str(&painted(&cell.text, cell.style));
-                    owed = after + 2;
-                } else {
+                if cell.text.is_empty() {
                     owed += width + 2;
+                    continue;
                 }
+                line.push_str(&" ".repeat(owed + before));
+                line.push_str(&painted(&cell.text, cell.style));
+                owed = after + 2;
             }
             text.push_str(&line);
             text.push('\n');

@@ -285,7 +285,7 @@ fn side_by_side(replays: &[Replay<'_>], look: Look) -> String {
     text
 }
 
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 19] = [
     "rig",
     "",
     "",
@@ -302,6 +302,7 @@ const ROWS: [&str; 18] = [
     "contention",
     "queue",
     "binds",
+    "binds on the rig",
     "calls refused",
     "known",
 ];
@@ -312,7 +313,10 @@ fn beside(columns: &[Vec<Cell>]) -> Table {
     let mut table = Table::new(aligns);
     for (place, name) in ROWS.into_iter().enumerate() {
         let name = Cell::from(name).styled(FAINT);
-        let cells = columns.iter().map(|column| column[place].clone());
+        let cells: Vec<Cell> = columns.iter().map(|column| column[place].clone()).collect();
+        if cells.iter().all(Cell::is_empty) {
+            continue;
+        }
         table.row(std::iter::once(name).chain(cells));
     }
     table
@@ -351,7 +355,9 @@ fn column(replay: &Replay<'_>) -> Vec<Cell> {
     ] {
         cells.push(share(spent(parts, what)));
     }
-    cells.push(Cell::from(parts.binds().map_or(UNKNOWN, Bottleneck::word)).styled(TITLE));
+    for binds in [parts.binds(), parts.binds_on_rig()] {
+        cells.push(Cell::from(binds.map_or(UNKNOWN, Bottleneck::word)).styled(TITLE));
+    }
     let refused = Cell::from(summary.failed_calls);
     cells.push(if summary.failed_calls > 0 {
         refused.styled(ALARM)
@@ -389,7 +395,8 @@ fn part_words(name: &str) -> &str {
     }
 }
 
-fn percent(part: f64, whole: f64) -> String {
+/// Returns the share as a person would write it.
+pub fn percent(part: f64, whole: f64) -> String {
     if whole == 0.0 {
         return UNKNOWN.to_string();
     }
@@ -405,8 +412,39 @@ fn times(ratio: f64) -> String {
     format!("{}x", three_digits(ratio))
 }
 
-/// Returns "1 run" or "12 runs".
+/// Returns "1 run" or "12,000 runs".
 pub fn counted(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
+    format!("{} {what}{plural}", grouped(count))
+}
+
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_and_agree_with_their_noun() {
+        assert_eq!(counted(1, "run"), "1 run");
+        assert_eq!(counted(999, "run"), "999 runs");
+        assert_eq!(counted(1_234_567, "run"), "1,234,567 runs");
+    }
+
+    #[test]
+    fn small_shares_are_not_shown_as_nothing() {
+        assert_eq!(percent(0.0, 10.0), "0.0 %");
+        assert_eq!(percent(1.0, 1e6), "<0.1 %");
+        assert_eq!(percent(1.0, 0.0), "-");
+    }
 }

@@ -5,45 +5,7 @@
 //! batch only decodes, its cost is affine in the number of steps made, so a run of steps has a closed form.
 
 use super::fine::Fine;
-
-/// Coefficients of the cost of one graph, in seconds per unit.
-///
-/// With B decode rows at contexts c, prompt chunks of n tokens at depth s, and T = B + sum of n:
-///
-/// `weights + experts S(T) + row B + second_row [B>1] + kv K + token T^2/(T+h) + attention sum n (s + n/2)`
-///
-/// where `S(T) = 1 - (1 - k/E)^T` and `K = sum c + imbalance (B max c - sum c)`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Coefficients {
-    /// Launching a graph and reading what every token needs, once.
-    pub weights_s: f64,
-    /// Reading all experts, once.
-    pub experts_s: f64,
-    /// A decode row: recurrent state, sampling.
-    pub row_s: f64,
-    /// What a second row costs beside the first: other kernels than for a single one.
-    pub second_row_s: f64,
-    /// Reading one token's keys and values for one row.
-    pub kv_s: f64,
-    /// The same for a single row of at most [`Coefficients::short_tokens`], where another kernel serves it.
-    pub kv_short_s: Option<f64>,
-    /// The context from which [`Coefficients::kv_short_s`] no longer holds.
-    pub short_tokens: u64,
-    /// How much of the longest row's excess every other row waits for: 0 none, 1 all.
-    pub kv_imbalance: f64,
-    /// Computing one token once the pass is large.
-    pub token_s: f64,
-    /// The number of tokens at which a pass computes at half its final rate.
-    pub half_tokens: f64,
-    /// One prompt token attending to one earlier token.
-    pub attention_s: f64,
-    /// Taking in a request: tokenizing, templates, HTTP.
-    pub request_s: f64,
-    /// The share of experts that one token uses: k/E; 0 for dense models.
-    pub expert_share: f64,
-    /// What a graph costs whose successor runs on the other half of the hardware meanwhile: 1 alone, 0.5 for two cards.
-    pub overlap: f64,
-}
+pub use crate::catalog::rig::Coefficients;
 
 /// The number of linear coefficients.
 pub const FEATURES: usize = 9;

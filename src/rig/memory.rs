@@ -15,7 +15,13 @@ const COMPUTE_BUFFER_BYTES: u64 = 1 << 30;
 const KERNEL_ALIGNMENT: u64 = 16;
 
 /// Returns the bytes that vLLM has for its cache over all devices: its share of memory less weights and activations.
-pub fn vllm_cache(hardware: &Hardware, model: &Model, utilization: f64, devices: u64, batched_tokens: u64) -> u64 {
+pub fn vllm_cache(
+    hardware: &Hardware,
+    model: &Model,
+    utilization: f64,
+    devices: u64,
+    batched_tokens: u64,
+) -> u64 {
     let share = (hardware.memory.value.as_f64() * utilization) as u64 * devices;
     let activations = batched_tokens * u64::from(model.shape.value.hidden) * ACTIVATION_BYTES;
     share.saturating_sub(model.weights.value.0 + NON_TORCH_BYTES * devices + activations)
@@ -23,7 +29,9 @@ pub fn vllm_cache(hardware: &Hardware, model: &Model, utilization: f64, devices:
 
 /// Returns the tokens of a vLLM block: for models with recurrent layers as many as fill the page of one layer's state.
 pub fn vllm_block(model: &Model, asked: u64, kv_share: f64) -> u64 {
-    let Some(page) = &model.state_page_bytes else { return asked };
+    let Some(page) = &model.state_page_bytes else {
+        return asked;
+    };
     let per_token = (model.kv_bytes_per_layer().as_f64() * kv_share) as u64;
     let aligned = KERNEL_ALIGNMENT * page.value.0.div_ceil(KERNEL_ALIGNMENT * per_token.max(1));
     aligned.max(asked)
@@ -37,5 +45,8 @@ pub fn vllm_state_blocks(model: &Model) -> u64 {
 
 /// Returns the bytes that llama.cpp has for keys, values and states; nothing when not even the weights fit.
 pub fn llama_cache(hardware: &Hardware, model: &Model) -> Option<u64> {
-    hardware.usable_total().0.checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
+    hardware
+        .usable_total()
+        .0
+        .checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
 }

@@ -50,22 +50,46 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
 /// Returns the cost coefficients that specifications imply.
 ///
 /// `devices` share every layer; a machine whose devices hold layers in turn computes as one.
-pub fn coefficients(hardware: &Hardware, model: &Model, efficiency: &Efficiency, devices: u32) -> Coefficients {
+pub fn coefficients(
+    hardware: &Hardware,
+    model: &Model,
+    efficiency: &Efficiency,
+    devices: u32,
+) -> Coefficients {
     let devices = f64::from(devices);
     let bandwidth = hardware.bandwidth.value.0 * devices;
-    let rate = hardware.compute.best(model.compute).map_or(0.0, |(_, rate)| rate.value.0) * devices;
+    let rate = hardware
+        .compute
+        .best(model.compute)
+        .map_or(0.0, |(_, rate)| rate.value.0)
+        * devices;
     // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
     let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
-    let share = model.moe.as_ref().map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
-    let (one, all) = (model.read_per_token.value.as_f64(), model.read_all.value.as_f64());
-    let experts = if share > 0.0 { (all - one).max(0.0) / (1.0 - share) } else { 0.0 };
+    let share = model
+        .moe
+        .as_ref()
+        .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
+    let (one, all) = (
+        model.read_per_token.value.as_f64(),
+        model.read_all.value.as_f64(),
+    );
+    let experts = if share > 0.0 {
+        (all - one).max(0.0) / (1.0 - share)
+    } else {
+        0.0
+    };
     let shared = (all - experts).max(0.0);
     let shape = &model.shape.value;
     let reading = bandwidth * efficiency.weights;
-    let links = if devices > 1.0 { f64::from(shape.layers) * 2.0 * 2e-5 } else { 0.0 };
+    let links = if devices > 1.0 {
+        f64::from(shape.layers) * 2.0 * 2e-5
+    } else {
+        0.0
+    };
     let weights_s = efficiency.launch_s + links + shared / reading;
     let token_s = 2.0 * model.active_params.value / (rate * efficiency.compute);
-    let per_pair = 4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
+    let per_pair =
+        4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
     Coefficients {
         weights_s,
         experts_s: experts / reading,
@@ -83,5 +107,41 @@ pub fn coefficients(hardware: &Hardware, model: &Model, efficiency: &Efficiency,
         request_s: efficiency.request_s,
         expert_share: share,
         overlap: 1.0,
+    }
+}
+
+/// Returns the coefficients of a model that was not measured, from those of one that was on the same rig.
+///
+/// Each measured term says what share of its specification the rig reaches; the same share is assumed for the term of
+/// the other model. Terms that the measurements do not show keep their estimate.
+pub fn transferred(
+    here: &Coefficients,
+    there: &Coefficients,
+    measured: &Coefficients,
+) -> Coefficients {
+    let carry = |here: f64, there: f64, measured: f64| {
+        if there > 0.0 && measured > 0.0 {
+            here * measured / there
+        } else {
+            here
+        }
+    };
+    Coefficients {
+        weights_s: carry(here.weights_s, there.weights_s, measured.weights_s),
+        experts_s: carry(here.experts_s, there.experts_s, measured.experts_s),
+        row_s: carry(here.row_s, there.row_s, measured.row_s),
+        second_row_s: carry(here.second_row_s, there.second_row_s, measured.second_row_s),
+        kv_s: carry(here.kv_s, there.kv_s, measured.kv_s),
+        kv_short_s: measured
+            .kv_short_s
+            .map(|short| carry(here.kv_s, there.kv_s, short)),
+        short_tokens: measured.short_tokens,
+        kv_imbalance: measured.kv_imbalance,
+        token_s: carry(here.token_s, there.token_s, measured.token_s),
+        half_tokens: measured.half_tokens,
+        attention_s: carry(here.attention_s, there.attention_s, measured.attention_s),
+        request_s: measured.request_s,
+        expert_share: here.expert_share,
+        overlap: measured.overlap,
     }
 }

@@ -299,11 +299,11 @@ impl ContentBuilder {
             end,
             head: false,
         };
-        let units_len = u32::try_from(units.len()).map_err(|_| ContentError::TooLong)?;
+        let count = u32::try_from(units.len()).map_err(|_| ContentError::TooLong)?;
         self.push(Growing {
             node,
             units_from: units.start,
-            units: units_len,
+            units: count,
             unit_len,
         })
     }

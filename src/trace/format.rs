@@ -46,14 +46,14 @@ pub(super) fn read(input: &Input, feed: &mut Feed<'_>) -> Result<(), TraceError>
         let place = || format!("line {number}");
         match parsed {
             Err(why) => feed.problem(&place(), &why),
-            Ok(Record::Header(header)) => {
-                check(&header, input, number)?;
+            Ok(Record::Header(first)) => {
+                check(&first, input, number)?;
                 if headed {
                     feed.problem(&place(), "a second header; it was left out");
                     continue;
                 }
                 headed = true;
-                feed.put(place, Record::Header(header));
+                feed.put(place, Record::Header(first));
             }
             Ok(record) => feed.put(place, record),
         }
@@ -85,6 +85,13 @@ fn check(header: &Header, input: &Input, line: u64) -> Result<(), TraceError> {
     Ok(())
 }
 
+/// The kind of a line.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow)]
+    k: Cow<'a, str>,
+}
+
 /// Reads a line; nothing when its kind is not known here.
 fn parse(line: &mut [u8]) -> Result<Option<Record>, String> {
     let complaint = |error: serde_json::Error| parse_error(&error);
@@ -97,11 +104,6 @@ fn parse(line: &mut [u8]) -> Result<Option<Record>, String> {
         return step
             .map(|step| Some(Record::Step(Box::new(step))))
             .map_err(complaint);
-    }
-    #[derive(Deserialize)]
-    struct Kind<'a> {
-        #[serde(borrow)]
-        k: Cow<'a, str>,
     }
     let kind: Kind<'_> = serde_json::from_slice(line).map_err(complaint)?;
     if !KINDS.contains(&kind.k.as_ref()) {

@@ -19,8 +19,8 @@ mod seen;
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
 use content::Content;
-use std::sync::Arc;
 pub use error::TraceError;
+use std::sync::Arc;
 
 /// Everything that was read, ready to be replayed.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Trace {
 }
 
 /// One file that was read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Source {
     /// The file's name as given.
     pub name: String,

@@ -168,7 +168,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Tra
         let linked = path.symlink_metadata().is_ok_and(|data| data.is_symlink());
         match path.metadata() {
             Ok(data) if data.is_dir() && !linked && depth < MAX_DEPTH => {
-                walk(&path, depth + 1, files)?
+                walk(&path, depth + 1, files)?;
             }
             Ok(data) if data.is_file() => files.push(path),
             _ => {}
@@ -307,9 +307,12 @@ impl Writer<'_> {
         let several = sources.len() > 1;
         let told = |of: fn(&Source) -> &Vec<String>| {
             sources.iter().flat_map(move |source| {
-                of(source).iter().map(move |text| match several {
-                    true => format!("{}: {text}", source.name),
-                    false => text.clone(),
+                of(source).iter().map(move |text| {
+                    if several {
+                        format!("{}: {text}", source.name)
+                    } else {
+                        text.clone()
+                    }
                 })
             })
         };
@@ -347,10 +350,8 @@ impl Writer<'_> {
 
     /// Names the session of a record; a file of one session need not, but the file written may have several.
     fn name_session(&self, name: &mut Option<String>) {
-        *name = match name.take().or_else(|| self.only_session.clone()) {
-            Some(name) => Some(self.session_name(&name)),
-            None => None,
-        };
+        let own = name.take().or_else(|| self.only_session.clone());
+        *name = own.map(|own| self.session_name(&own));
     }
 
     fn name_segment(&self, name: &mut String) {

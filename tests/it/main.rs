@@ -1,7 +1,14 @@
 //! The one integration binary: a module per subject.
 
+mod cli;
+mod fuzz_trace;
+mod import;
+mod metrics;
 mod naive;
 mod oracle;
+mod recorded_engines;
+mod schema;
 mod swarm;
+mod tidy;
 mod trace;
 mod world;

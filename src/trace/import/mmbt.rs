@@ -166,7 +166,9 @@ impl Importer {
         let output = output.ok_or("`completion_tokens` is missing; expected a whole number")?;
         let model_us = entry.wall_s.real().and_then(micros);
         let end_us = entry.t.0.as_deref().and_then(stamp_us);
-        let sent_us = end_us.zip(model_us).map(|(end, wall)| end - wall as i64);
+        let sent_us = end_us
+            .zip(model_us)
+            .map(|(end, wall)| end - wall.cast_signed());
         // The file is appended to: a run that begins again is another session.
         if self.session.is_none() || (entry.iter.count() == Some(1) && self.steps > 0) {
             self.flush(feed, None);
@@ -276,13 +278,13 @@ impl Importer {
             None => edit(0, 0, None),
             // The head is unknown, so the break falls at the beginning; all of the prompt had been computed before.
             Some(last) if prompt < last.prompt => edit(0, prompt, Some("shrunk")),
-            Some(last) => match (prompt - last.prompt).checked_sub(last.output) {
-                Some(_) => edit(last.prompt + last.output, 0, None),
-                None => {
-                    let again = last.visible.min(prompt - last.prompt).min(last.output);
-                    edit(last.prompt, again, Some("reasoning-dropped"))
-                }
-            },
+            Some(last) if prompt - last.prompt >= last.output => {
+                edit(last.prompt + last.output, 0, None)
+            }
+            Some(last) => {
+                let again = last.visible.min(prompt - last.prompt).min(last.output);
+                edit(last.prompt, again, Some("reasoning-dropped"))
+            }
         }
     }
 
@@ -335,13 +337,13 @@ impl Importer {
             return;
         };
         let between = next_us.zip(turn.end_us).map(|(next, end)| next - end);
-        let client = between.map(|between| between - turn.tool_us as i64);
+        let client = between.map(|between| between - turn.tool_us.cast_signed());
         if client.is_some_and(|client| client < -ROUNDING_US * (2 + turn.tools)) {
             self.contradictions += 1;
         }
         turn.step.gap = Some(GapRecord {
             tool_us: Some(turn.tool_us),
-            client_us: client.map(|client| client.max(0) as u64),
+            client_us: client.map(|client| client.max(0).cast_unsigned()),
             ..GapRecord::default()
         });
         let line = turn.line;

@@ -116,6 +116,10 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
     if contains(b"\"input_length\"") && contains(b"\"hash_ids\"") {
         return Ok(Format::Mooncake);
     }
+    // A small document on several lines.
+    if let Ok(Value::Object(object)) = serde_json::from_slice(text) {
+        return Err(resemblance(&object));
+    }
     Err(seen.unwrap_or_else(|| match text.trim_ascii() {
         [] => "it is empty".to_string(),
         [b'{' | b'[', ..] => "JSON of an unknown kind".to_string(),
@@ -138,7 +142,7 @@ fn resemblance(object: &serde_json::Map<String, Value>) -> String {
         "an OpenHands evaluation"
     } else if has("schema_version") && has("run_name") {
         "a receipt of the MMBT harness; its transcript.jsonl is the recording"
-    } else if has("run_id") || has("run_name") || has("total_wall_s") {
+    } else if has("run_name") || has("finish_reason") || has("total_prompt_tokens") {
         "a summary of a run"
     } else {
         let keys: Vec<&str> = object.keys().take(4).map(String::as_str).collect();

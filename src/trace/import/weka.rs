@@ -445,7 +445,9 @@ impl<'s> Writer<'_, '_, 's> {
                     .min(base.prompt)
                     .min(turn.prompt);
                 edit.break_at = Some("recorded".to_string());
-                let had = previous.map_or(0, |at| self.known[at].prompt + self.known[at].output);
+                let had = previous.map_or(0, |at| {
+                    self.known[at].prompt.saturating_add(self.known[at].output)
+                });
                 again = had.saturating_sub(edit.keep).min(turn.prompt - edit.keep);
             }
         }

@@ -1,0 +1,209 @@
+//! Damaged, cut and hostile files: readers may refuse, but never panic, hang, or take memory without bound.
+//!
+//! A seeded mutation fuzzer over the recorded samples and native files. `LAPTIME_FUZZ_SECONDS=600 cargo test fuzz`
+//! runs it longer, `SEED=7` repeats one seed; each failure names its seed.
+
+#![expect(clippy::print_stdout, reason = "tests tell what they measured")]
+
+use laptime::trace::inspect::inspect;
+use laptime::trace::read::{ReadOptions, import_bytes, load_bytes};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use std::path::Path;
+
+/// Numbers and words that have broken parsers before.
+const WORDS: [&str; 26] = [
+    "0",
+    "-1",
+    "1e999",
+    "-0.0",
+    "NaN",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\"\"",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1000000000000000000",
+    "4294967295",
+    "4294967296",
+    "-9223372036854775808",
+    "1e-320",
+    "9007199254740993",
+    "\"0-ffffffffffffffff\"",
+    "\"ffffffffffffffff\"",
+    "\"main\"",
+    "\"\\u0000\"",
+    "0.1",
+    "64",
+    "512",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+];
+
+const NATIVE: &str = r#"{"k":"header","format":"laptime-trace","version":1}
+{"k":"segment","id":"sys","kind":"system","tokens":900,"hash":"00000000000000aa"}
+{"k":"segment","id":"ids","kind":"user","tokens":3,"token_ids":[1,2,3]}
+{"k":"session","id":"a","arrival_us":0}
+{"k":"step","id":"1","session":"a","prompt":{"tokens":1003,"append":[{"seg":"sys"},{"seg":"ids"},{"tokens":100}]},"output":{"tokens":50},"gap":{"tool_us":5,"client_us":6,"human_us":7,"unknown_us":8},"finish":"tool-call"}
+{"k":"agent","id":"x","session":"a","spawn_step":"1","spawn_offset_us":10,"join":"blocking"}
+{"k":"step","id":"x1","session":"a","agent":"x","prompt":{"tokens":640,"append":[{"blocks":"1-9 ff","block_size":64}]},"output":{"tokens":9,"segs":["ids"]}}
+{"k":"step","id":"2","session":"a","prompt":{"tokens":1203,"keep":1053,"append":[{"tokens":100,"again":true},{"tokens":50}],"break":"edit","break_at":"recorded"},"output":{"tokens":7},"joins":["x"],"timing":{"sent_us":9,"model_us":4}}
+{"k":"tool","step":"2","session":"a","name":"bash","duration_us":4}
+{"k":"event","session":"a","what":"compaction"}
+{"k":"session","id":"b","resumed":true,"block_scope":"session"}
+{"k":"step","id":"1","session":"b","prompt":{"tokens":700,"append":[{"blocks":"1-9 fe","block_size":64},{"tokens":60}]},"output":{"tokens":9}}
+{"k":"step","id":"2","session":"b","prompt":{"tokens":300,"base":"1","keep":130,"append":[{"seg":"ids"}]},"output":{"tokens":0}}
+{"k":"later","what":"unknown"}
+"#;
+
+/// Returns samples of every format, small enough to be mutated often.
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let mut samples = vec![("native.jsonl".to_string(), NATIVE.as_bytes().to_vec())];
+    for file in [
+        "mmbt/p2_triage_27b_v1/transcript.jsonl",
+        "mmbt/n1_27b_v1/transcript.jsonl",
+        "mooncake/conversation_trace.head300.jsonl",
+        "mmbt-contended/runs.mooncake.jsonl",
+        "claude-code-hashed/trace_0546.json.gz",
+        "claude-code-hashed/trace_0014.json.gz",
+        "claude-code-hashed/trace_0174.json.gz",
+        "codex/codex_053_rate_limit.jsonl",
+    ] {
+        let (folder, name) = file.split_once('/').unwrap();
+        let Some(folder) = crate::trace::shared(folder) else {
+            continue;
+        };
+        let mut bytes = std::fs::read(folder.join(name)).unwrap();
+        if Path::new(name)
+            .extension()
+            .is_some_and(|suffix| suffix == "gz")
+        {
+            samples.push((name.to_string(), bytes.clone()));
+            let mut plain = Vec::new();
+            let mut unpack = flate2::read::GzDecoder::new(&bytes[..]);
+            std::io::Read::read_to_end(&mut unpack, &mut plain).unwrap();
+            bytes = plain;
+        }
+        // Most of a long file says the same again.
+        let end = bytes.iter().take(60_000).rposition(|&byte| byte == b'\n');
+        if name.ends_with("jsonl") && bytes.len() > 60_000 {
+            bytes.truncate(end.unwrap_or(60_000));
+        }
+        let mut native = Vec::new();
+        if import_bytes(name, &bytes, &ReadOptions::default(), &mut native).is_ok() {
+            native.truncate(80_000);
+            samples.push((format!("native-{name}"), native));
+        }
+        samples.push((name.trim_end_matches(".gz").to_string(), bytes));
+    }
+    samples
+}
+
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
+    for _ in 0..rng.random_range(1..6) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = rng.random_range(0..bytes.len());
+        let to = (at + rng.random_range(1..200)).min(bytes.len());
+        match rng.random_range(0..9) {
+            0 => bytes[at] = rng.random(),
+            1 => bytes[at] ^= 1 << rng.random_range(0..8),
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..to)),
+            4 => {
+                let copy = bytes[at..to].to_vec();
+                let into = rng.random_range(0..=bytes.len());
+                bytes.splice(into..into, copy);
+            }
+            5 => {
+                let from = rng.random_range(0..other.len());
+                let piece = &other[from..(from + 300).min(other.len())];
+                bytes.splice(at..at, piece.iter().copied());
+            }
+            // A value becomes another one.
+            _ => {
+                let word = WORDS[rng.random_range(0..WORDS.len())];
+                let digit = |byte: u8| byte.is_ascii_digit() || b"-.eE".contains(&byte);
+                let Some(from) = bytes[at..].iter().position(|&byte| byte.is_ascii_digit()) else {
+                    continue;
+                };
+                let from = at + from;
+                let end = bytes[from..].iter().position(|&byte| !digit(byte));
+                let end = end.map_or(bytes.len(), |end| from + end);
+                bytes.splice(from..end, word.bytes());
+            }
+        }
+    }
+}
+
+/// Reads a file in both ways, which must agree; returns whether it could be read.
+fn try_out(name: &str, bytes: &[u8]) -> bool {
+    let options = ReadOptions::default();
+    let Ok(trace) = load_bytes(name, bytes, &options) else {
+        return false;
+    };
+    let _ = inspect(&trace);
+    for step in trace
+        .sessions
+        .iter()
+        .flat_map(|session| &session.threads)
+        .flat_map(|thread| &thread.steps)
+    {
+        assert_eq!(trace.content.end(step.prompt), step.prompt_tokens);
+        assert_eq!(
+            trace.content.end(step.output),
+            step.prompt_tokens + step.output_tokens
+        );
+        assert!(step.seen + step.again <= step.prompt_tokens);
+        assert!(step.seen_computed <= step.seen);
+    }
+    let mut native = Vec::new();
+    import_bytes(name, bytes, &options, &mut native).expect("what loads can be imported");
+    let again = load_bytes("imported.jsonl", &native, &options).expect("what was imported loads");
+    crate::trace::assert_same(&trace, &again);
+    true
+}
+
+#[test]
+fn fuzzed_files_are_refused_or_read_but_never_break_the_reader() {
+    let samples = samples();
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let only = number("SEED");
+    let seconds = number("LAPTIME_FUZZ_SECONDS").unwrap_or(3);
+    let first = number("LAPTIME_FUZZ_FROM").unwrap_or(0);
+    for (name, bytes) in &samples {
+        assert!(try_out(name, bytes) || name.starts_with("codex"), "{name}");
+    }
+    let mut read = 0;
+    let mut seed = only.unwrap_or(first);
+    let mut spent = 0.0;
+    while spent < seconds as f64 {
+        let run = || {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let (name, bytes) = &samples[rng.random_range(0..samples.len())];
+            let (_, other) = &samples[rng.random_range(0..samples.len())];
+            let mut bytes = bytes.clone();
+            mutate(&mut bytes, other, &mut rng);
+            try_out(name, &bytes)
+        };
+        let (result, took) = crate::trace::timed(|| std::panic::catch_unwind(run));
+        read += u64::from(result.unwrap_or_else(|_| panic!("SEED={seed} breaks the reader")));
+        assert!(took < 20.0, "SEED={seed} takes {took} s");
+        spent += took;
+        seed += 1;
+        if only.is_some() {
+            break;
+        }
+    }
+    println!(
+        "{} files tried, {read} could be read, the last with SEED={}",
+        seed - first,
+        seed - 1
+    );
+}
