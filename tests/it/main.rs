@@ -5,6 +5,7 @@ mod cli;
 mod fuzz_trace;
 mod import;
 mod metrics;
+mod naive;
 mod oracle;
 mod recorded_engines;
 mod schema;
