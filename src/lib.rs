@@ -16,6 +16,7 @@ pub mod operating_point;
 pub mod report;
 pub mod rig;
 pub mod rng;
+pub mod scenario;
 pub mod sim;
 pub mod study;
 pub mod trace;

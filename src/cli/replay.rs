@@ -28,14 +28,17 @@ const MOST_CALLS: u64 = 4_000_000_000;
 /// What was typed.
 #[derive(Args, Debug)]
 pub(super) struct Replay {
+    /// A file that holds these flags, such as scenarios/pr-triage-four-boxes.toml; flags typed as well replace its own.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Traces to replay, native or importable, .gz or .zst; a folder stands for all in it.
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "scenario")]
     trace: Vec<PathBuf>,
     /// HARDWARE/ENGINE[@VERSION]/MODEL to simulate, or `recorded`; may be repeated.
     #[arg(
         long,
         value_name = "RIG",
-        required_unless_present = "url",
+        required_unless_present_any = ["url", "scenario"],
         conflicts_with = "url"
     )]
     rig: Vec<String>,
@@ -146,6 +149,7 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Replay {
     /// Replays and reports.
     pub(super) fn run(self) -> Result<(), Error> {
+        self.check_scenario()?;
         if self.url.is_some() {
             return Err(Error::usage("live replay is not built into this version")
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
@@ -170,6 +174,26 @@ impl Replay {
             warn_of_failures(replayed);
         }
         self.deliver(&replays, json, folders.as_deref())
+    }
+
+    /// A scenario may leave out what is asked of a command line without one; what neither names is missing.
+    fn check_scenario(&self) -> Result<(), Error> {
+        let Some(scenario) = &self.scenario else {
+            return Ok(());
+        };
+        let missing = match (
+            self.trace.is_empty(),
+            self.rig.is_empty() && self.url.is_none(),
+        ) {
+            (false, false) => return Ok(()),
+            (true, _) => "trace",
+            (false, true) => "rig",
+        };
+        Err(
+            Error::usage(format!("{} names no `{missing}`", scenario.display())).with_help(
+                format!("give it one, or add --{missing} to the command line"),
+            ),
+        )
     }
 
     fn workload(&self, trace: &Trace) -> Result<Workload, Error> {

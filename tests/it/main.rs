@@ -2,6 +2,7 @@
 
 mod cli;
 mod fuzz_trace;
+mod golden;
 mod metrics;
 mod recorded_engines;
 mod schema;
