@@ -351,7 +351,7 @@ pub(crate) fn replay_shared(
         unreachable!("the recorded engine is vLLM")
     };
     let sizes = points::captured("vllm").sizes();
-    let mut engine = StepLoop::new(Vllm::new(settings, content), StepCost::new(with, sizes));
+    let mut engine = StepLoop::new(<Vllm>::new(settings, content), StepCost::new(with, sizes));
     let at = |secs: f64| Time(Span::from_secs(secs).0);
     // When the next call of each run is made, and which it is.
     let mut due: BTreeMap<(Time, usize), ()> = turns

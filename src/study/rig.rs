@@ -57,6 +57,9 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The real engine would not start with these settings.
+    #[error("vLLM does not start: {0}")]
+    Start(String),
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
     Format {
@@ -98,6 +101,7 @@ pub fn build(
     let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
         "vllm" => {
             let (settings, shown) = vllm_settings(&parts, &values);
+            starts(&settings)?;
             let captured = if values.on("enforce_eager") {
                 Vec::new()
             } else {
@@ -147,6 +151,19 @@ pub fn build(
         known_by: cost.known_by,
     };
     Ok(Rig { point, backend })
+}
+
+/// Checks what vLLM checks before it starts.
+fn starts(settings: &vllm::Settings) -> Result<(), RigError> {
+    let hybrid = settings.state_blocks > 0 && settings.enable_prefix_caching;
+    if hybrid && settings.max_num_batched_tokens < settings.block_size {
+        return Err(RigError::Start(format!(
+            "with prefix caching, a model with recurrent layers needs \
+             engine.max_num_batched_tokens of at least its block of {} tokens, found {}",
+            settings.block_size, settings.max_num_batched_tokens
+        )));
+    }
+    Ok(())
 }
 
 /// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
