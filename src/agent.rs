@@ -84,6 +84,20 @@ impl Default for Conduct {
 }
 
 impl Conduct {
+    /// Returns how long after the answer a child starts, and how much of the recorded offset the idle cap cut off.
+    ///
+    /// What passed before the child started was not recorded as a tool's doing, so it is a wait of unknown cause.
+    fn offset(&self, spawn: &Spawn) -> (Span, Span) {
+        if self.pace == Pace::None {
+            return (Span::ZERO, Span::ZERO);
+        }
+        let offset = spawn.offset.min(self.idle_cap);
+        (
+            offset.scaled_down(self.pace_scale),
+            spawn.offset.saturating_sub(self.idle_cap),
+        )
+    }
+
     /// Returns the waits of a gap that are replayed, and how much of them the idle cap cut off.
     fn waits(&self, gap: &Gap) -> (GapParts, Span) {
         if self.pace == Pace::None {
@@ -91,7 +105,7 @@ impl Conduct {
         }
         let people_answer = self.pace == Pace::Recorded;
         let unknown_is_tool = gap.after != Ending::EndOfTurn;
-        let mut cut = Span::ZERO;
+        let mut cut: Span = gap.spawns.iter().map(|spawn| self.offset(spawn).1).sum();
         let mut capped = |wait: Span| {
             cut += wait.saturating_sub(self.idle_cap);
             wait.min(self.idle_cap)
@@ -158,8 +172,8 @@ pub enum Need {
         seen_limit: Tokens,
         /// How much of that at most it has computed.
         computed_limit: Tokens,
-        /// For the first call of a sub-agent: its parent conversation.
-        parent: Option<u32>,
+        /// For the first call of a sub-agent: the conversation and the step after which it was started.
+        parent: Option<(u32, u32)>,
     },
     /// A conversation wants to be woken.
     Wake {
@@ -223,7 +237,8 @@ struct Conversation {
     reached: Tokens,
     /// The same without an answer's last token, whose state no engine computes.
     computed: Tokens,
-    parent: Option<u32>,
+    /// The conversation and the step after which it was started.
+    parent: Option<(u32, u32)>,
 }
 
 /// One run of a session.
@@ -401,17 +416,14 @@ impl Agent {
             let computed = step.prompt_tokens + said.saturating_sub(Tokens(1));
             one.computed = one.computed.max(computed);
         }
+        let at = one.step;
         if !self.stopped {
             for spawn in &step.gap.spawns {
                 let child = &mut self.conversations[spawn.thread as usize];
                 assert_eq!(child.phase, Phase::Asleep, "a child starts once");
                 child.phase = Phase::Starting;
-                child.parent = Some(thread);
-                let offset = if conduct.pace == Pace::None {
-                    Span::ZERO
-                } else {
-                    spawn.offset.scaled_down(conduct.pace_scale)
-                };
+                child.parent = Some((thread, at));
+                let (offset, _) = conduct.offset(spawn);
                 needs.push(Need::Wake {
                     thread: spawn.thread,
                     at: now + offset,

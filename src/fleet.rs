@@ -54,8 +54,8 @@ struct Running {
     /// The id of the run's first conversation; the others follow it.
     first_thread: ThreadId,
     lane: LaneId,
-    /// The latest call of each conversation, for the parent of a child's first call.
-    last_call: Vec<Option<CallId>>,
+    /// The latest call of each step of each conversation, for the parent of a child's first call.
+    calls: Vec<Vec<CallId>>,
     ended: bool,
 }
 
@@ -207,7 +207,7 @@ impl<'t> Fleet<'t> {
             realms: self.realms_of(run),
             first_thread: ThreadId(self.next_thread),
             lane,
-            last_call: vec![None; threads],
+            calls: vec![Vec::new(); threads],
             ended: false,
         };
         self.next_thread += threads as u32;
@@ -340,8 +340,11 @@ impl<'t> Fleet<'t> {
             again: recorded.again,
             warm,
         };
-        let parent = parent.and_then(|parent| running.last_call[parent as usize]);
-        running.last_call[thread as usize] = Some(id);
+        let parent = parent.map(|(parent, step)| running.calls[parent as usize][step as usize]);
+        let calls = &mut running.calls[thread as usize];
+        // A call that is made again takes the place of the one that failed.
+        calls.truncate(step as usize);
+        calls.push(id);
         self.in_flight.insert(id, (run, thread));
         sink.event(Event::Called {
             at: now,

@@ -187,6 +187,8 @@ pub struct EngineProfile {
     pub title: String,
     /// Other names it answers to.
     pub aliases: Vec<String>,
+    /// The quantisations it loads, as models are named after them.
+    pub loads: Vec<String>,
     /// Known versions, oldest first.
     pub versions: Vec<Version>,
     /// The version meant when none is named.
@@ -289,6 +291,13 @@ impl Setting {
 }
 
 impl EngineProfile {
+    /// Returns whether it can load files of this model's quantisation.
+    pub fn loads(&self, model: &Model) -> bool {
+        let quantization = model.name.strip_prefix(&model.family);
+        let quantization = quantization.map(|rest| rest.trim_start_matches('-'));
+        quantization.is_some_and(|name| self.loads.iter().any(|one| one == name))
+    }
+
     /// Returns the version of that name, or the default one when none is given.
     pub fn version(&self, name: Option<&str>) -> Result<&Version, Unknown> {
         let wanted = name.unwrap_or(&self.default_version);

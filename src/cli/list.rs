@@ -1,11 +1,15 @@
-//! `laptime list`: what rigs can be made of, and how each thing is known.
+//! `laptime list`: what rigs can be made of, where each figure comes from, and how far it can be trusted.
 
 use super::output;
-use super::rigs::RECORDED;
+use super::rigs::{self, RECORDED};
+use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Platform};
 use crate::error::Error;
-use crate::report::json;
-use crate::report::table::{Align, Cell, Table};
+use crate::report::catalog::{self, Entry, Figure, bandwidth, compute};
+use crate::report::text::{counted, percent};
+use crate::study;
+use crate::trace::compile::Compiler;
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// What was typed.
 #[derive(Args, Debug)]
@@ -13,53 +17,238 @@ pub(super) struct List {
     /// What to list.
     #[arg(value_enum)]
     what: What,
-    /// Answer as JSON.
+    /// Only names that contain all of these words.
+    #[arg(value_name = "WORD")]
+    words: Vec<String>,
+    /// Show each figure with its source.
+    #[arg(long, short)]
+    sources: bool,
+    /// Answer as JSON, sources included.
     #[arg(long)]
     json: bool,
+    /// A folder of hardware, engine and model files laid over the built-in catalogue; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    catalog: Vec<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum What {
-    /// Whole rigs.
+    /// Whole rigs: every model on the hardware that holds it and an engine that runs there.
     Rigs,
     /// Machines.
     Hardware,
-    /// Serving engines.
+    /// Serving engines and their settings.
     Engines,
     /// Models with their quantisation.
     Models,
 }
 
-/// One thing that can be named.
-#[derive(serde::Serialize, Debug)]
-struct Entry {
-    name: String,
-    about: String,
-}
-
 impl List {
     /// Looks up and prints.
     pub(super) fn run(self) -> Result<(), Error> {
-        let entries = entries(self.what);
+        let catalog = rigs::catalog(&self.catalog)?;
+        let mut entries = match self.what {
+            What::Rigs => whole_rigs(&catalog),
+            What::Hardware => catalog.all_hardware().map(hardware).collect(),
+            What::Engines => catalog.all_engines().map(engine).collect(),
+            What::Models => catalog.all_models().map(model).collect(),
+        };
+        entries.retain(|entry| self.words.iter().all(|word| entry.is_called(word)));
         if self.json {
             let mut text = Vec::new();
-            json::write_value(&mut text, &entries).map_err(Error::stdout)?;
+            catalog::write(&mut text, &entries).map_err(Error::stdout)?;
             return output::print(&String::from_utf8_lossy(&text));
         }
-        let mut table = Table::new([Align::Left, Align::Left]);
-        for entry in entries {
-            table.row([Cell::from(entry.name), Cell::from(entry.about)]);
+        if matches!(self.what, What::Rigs) && self.words.is_empty() {
+            entries = by_model(&entries);
         }
-        output::print(&table.render())
+        output::print(&catalog::render(&entries, self.sources, output::look()))
     }
 }
 
-fn entries(what: What) -> Vec<Entry> {
-    match what {
-        What::Rigs => vec![Entry {
-            name: RECORDED.to_string(),
-            about: "every call takes the time it took when it was recorded".to_string(),
-        }],
-        What::Hardware | What::Engines | What::Models => Vec::new(),
+fn hardware(of: &Hardware) -> Entry {
+    let mut figures = vec![
+        Figure::whole("memory_bytes", &of.memory, |bytes| {
+            (bytes.0, bytes.to_string())
+        }),
+        Figure::whole("usable_bytes", &of.usable, |bytes| {
+            (bytes.0, bytes.to_string())
+        }),
+        Figure::real("bandwidth_bytes_per_s", &of.bandwidth, |rate| {
+            (rate.0, bandwidth(*rate))
+        }),
+    ];
+    let measured = of.bandwidth_measured.as_ref();
+    figures.extend(measured.map(|known| {
+        Figure::real("bandwidth_measured_bytes_per_s", known, |rate| {
+            (rate.0, bandwidth(*rate))
+        })
+    }));
+    for (name, known) in [
+        ("f16_flops", &of.compute.f16),
+        ("fp8_flops", &of.compute.fp8),
+        ("int8_ops", &of.compute.int8),
+        ("fp4_flops", &of.compute.fp4),
+    ] {
+        figures.extend(
+            known
+                .as_ref()
+                .map(|known| Figure::real(name, known, |rate| (rate.0, compute(*rate)))),
+        );
     }
+    for (name, known) in [
+        ("power_limit_w", &of.power.limit),
+        ("power_idle_w", &of.power.idle),
+        ("power_decode_w", &of.power.decode),
+        ("power_prefill_w", &of.power.prefill),
+        ("power_wall_w", &of.power.wall),
+    ] {
+        figures.extend(
+            known.as_ref().map(|known| {
+                Figure::real(name, known, |watts| (watts.0, format!("{} W", watts.0)))
+            }),
+        );
+    }
+    figures.extend(of.price.as_ref().map(|price| {
+        Figure::real("price_usd", &price.amount, |money| {
+            (money.0, format!("{} USD in {}", money.0, price.date))
+        })
+    }));
+    let columns = vec![
+        format!("{} x {}", of.devices, of.memory.value),
+        bandwidth(of.bandwidth.value),
+        of.platform.word().to_string(),
+    ];
+    Entry {
+        aliases: of.aliases.clone(),
+        settings: Vec::new(),
+        note: of.note.clone(),
+        ..Entry::plain(of.name.clone(), &of.title, columns, None)
+    }
+    .with_figures(figures)
+}
+
+fn model(of: &Model) -> Entry {
+    let billions = |count: f64| format!("{} G", crate::units::three_digits(count / 1e9));
+    let mut figures = vec![
+        Figure::whole("weights_bytes", &of.weights, |bytes| {
+            (bytes.0, bytes.to_string())
+        }),
+        Figure::real("total_params", &of.total_params, |count| {
+            (*count, billions(*count))
+        }),
+        Figure::real("active_params", &of.active_params, |count| {
+            (*count, billions(*count))
+        }),
+        Figure::whole("read_per_token_bytes", &of.read_per_token, |bytes| {
+            (bytes.0, bytes.to_string())
+        }),
+        Figure::whole("kv_bytes_per_token", &of.kv_bytes_per_token, |bytes| {
+            (bytes.0, bytes.to_string())
+        }),
+    ];
+    if of.hybrid() {
+        figures.push(Figure::whole(
+            "state_bytes_per_sequence",
+            &of.state_bytes_per_sequence,
+            |bytes| (bytes.0, bytes.to_string()),
+        ));
+    }
+    figures.push(Figure::whole(
+        "max_context_tokens",
+        &of.max_context,
+        |tokens| (tokens.0, tokens.to_string()),
+    ));
+    let columns = vec![
+        of.weights.value.to_string(),
+        format!("{} active", billions(of.active_params.value)),
+        format!("{} a token", of.kv_bytes_per_token.value),
+    ];
+    Entry {
+        aliases: of.aliases.clone(),
+        settings: Vec::new(),
+        note: of.note.clone(),
+        ..Entry::plain(of.name.clone(), &of.title, columns, None)
+    }
+    .with_figures(figures)
+}
+
+fn engine(of: &EngineProfile) -> Entry {
+    let versions: Vec<&str> = of
+        .versions
+        .iter()
+        .map(|version| version.name.as_str())
+        .collect();
+    let platforms: Vec<&str> = of
+        .backends
+        .keys()
+        .map(|platform: &Platform| platform.word())
+        .collect();
+    let settings = of.settings.values().map(|setting| {
+        (
+            format!("engine.{}", setting.name),
+            format!("{}; {}", setting.what, setting.kind),
+        )
+    });
+    let columns = vec![
+        format!("@{}", versions.join(", @")),
+        format!("default @{}", of.default_version),
+        platforms.join(", "),
+    ];
+    Entry {
+        aliases: of.aliases.clone(),
+        settings: settings.collect(),
+        note: of.note.clone(),
+        ..Entry::plain(of.name.clone(), &of.title, columns, None)
+    }
+}
+
+/// Returns every rig that can be simulated and holds its model.
+fn whole_rigs(catalog: &Catalog) -> Vec<Entry> {
+    let mut entries = vec![recorded()];
+    // Which rigs can be built is known by building them; nothing is replayed on these.
+    let nothing = Compiler::default().finish().content;
+    for hardware in catalog.all_hardware() {
+        let room = hardware.usable_total();
+        let fits = |model: &&Model| model.weights.value < room;
+        for engine in catalog.all_engines() {
+            for model in catalog.all_models().filter(fits) {
+                let name = format!("{}/{}/{}", hardware.name, engine.name, model.name);
+                if let Ok(rig) = study::rig::build(&name, &[], catalog, &nothing) {
+                    let share = percent(model.weights.value.as_f64(), room.as_f64());
+                    let columns = vec![format!("weights fill {share} of memory")];
+                    entries.push(Entry::plain(name, "", columns, Some(rig.point.trust)));
+                }
+            }
+        }
+    }
+    entries
+}
+
+fn recorded() -> Entry {
+    let title = "every call takes the time it took when it was recorded";
+    Entry::plain(RECORDED.to_string(), title, Vec::new(), None)
+}
+
+/// Returns one entry for the rigs that differ in their model alone.
+fn by_model(rigs: &[Entry]) -> Vec<Entry> {
+    let mut groups: Vec<(String, u64)> = Vec::new();
+    for rig in rigs {
+        let Some((group, _)) = rig.name.rsplit_once('/') else {
+            continue;
+        };
+        match groups.last_mut() {
+            Some((last, count)) if last == group => *count += 1,
+            _ => groups.push((group.to_string(), 1)),
+        }
+    }
+    let grouped = groups.into_iter().map(|(group, count)| {
+        Entry::plain(
+            format!("{group}/MODEL"),
+            "",
+            vec![counted(count, "model")],
+            None,
+        )
+    });
+    std::iter::once(recorded()).chain(grouped).collect()
 }

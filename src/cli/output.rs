@@ -84,9 +84,12 @@ impl Target {
         };
         let written = answer(&mut file)
             .and_then(|()| file.flush())
-            .and_then(|()| match beside {
-                true => fs::rename(partial(&self.path), &self.path),
-                false => Ok(()),
+            .and_then(|()| {
+                if beside {
+                    fs::rename(partial(&self.path), &self.path)
+                } else {
+                    Ok(())
+                }
             });
         self.file = Some((file, beside));
         written.map_err(|source| Error::write(&self.path, source))

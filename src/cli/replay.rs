@@ -4,7 +4,6 @@ use super::output::{self, Target};
 use super::talk::{self, Progress, Watched};
 use super::{rigs, traces};
 use crate::agent;
-use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::fleet;
 use crate::journal::Journal;
@@ -25,79 +24,88 @@ use std::path::{Path, PathBuf};
 /// Calls have 32-bit names, and a few are made again.
 const MOST_CALLS: u64 = 4_000_000_000;
 
+const EXAMPLES: &str = "\
+Examples:
+  laptime replay --scenario scenarios/pr-triage-four-boxes.toml
+  laptime replay --trace runs/ --rig rtx-5090/vllm/qwen3.6-27b-awq --agents 8
+  laptime replay --trace run.jsonl --rig m5-max-40/llama.cpp/qwen3.6-27b-q8_0 --rig dgx-spark/vllm/qwen3.6-27b-fp8
+  laptime replay --trace run.jsonl --rig recorded --json - | jq .summary.lap_s";
+
 /// What was typed.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Replay {
     /// A file that holds these flags, such as scenarios/pr-triage-four-boxes.toml; flags typed as well replace its own.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Workload")]
     scenario: Option<PathBuf>,
     /// Traces to replay, native or importable, .gz or .zst; a folder stands for all in it.
-    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "scenario")]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "scenario", help_heading = "Workload")]
     trace: Vec<PathBuf>,
     /// HARDWARE/ENGINE[@VERSION]/MODEL to simulate, or `recorded`; may be repeated.
     #[arg(
         long,
         value_name = "RIG",
         required_unless_present_any = ["url", "scenario"],
-        conflicts_with = "url"
+        conflicts_with = "url",
+        help_heading = "Rig"
     )]
     rig: Vec<String>,
     /// An OpenAI-compatible engine to replay against.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Rig")]
     url: Option<String>,
     /// The model to ask for at the URL.
-    #[arg(long, value_name = "NAME", requires = "url")]
+    #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
     model: Option<String>,
     /// A setting of the engine or rig, such as `engine.prefix_caching=off`; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
     /// How many runs are under way at the same time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workload")]
     agents: u32,
     /// How many runs in all; every session once, and at least one for each agent, when absent.
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workload")]
     runs: Option<u32>,
     /// What runs have in common.
-    #[arg(long, value_enum, default_value_t = Share::Head)]
+    #[arg(long, value_enum, default_value_t = Share::Head, help_heading = "Workload")]
     share: Share,
     /// Which recorded waits are replayed.
-    #[arg(long, value_enum, default_value_t = Pace::Tools)]
+    #[arg(long, value_enum, default_value_t = Pace::Tools, help_heading = "Workload")]
     pace: Pace,
     /// How many times faster than recorded the waits pass.
-    #[arg(long, value_name = "X", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "X", default_value = "1", value_parser = positive, help_heading = "Workload")]
     pace_scale: f64,
     /// The longest single wait of a person or of unknown cause.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = Span::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = Span::parse, help_heading = "Workload")]
     idle_cap: Span,
     /// What a refused call does to its run.
-    #[arg(long, value_enum, default_value_t = OnRefusal::Continue)]
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnRefusal::Continue, help_heading = "Workload")]
     on_refusal: OnRefusal,
     /// Begin resumed sessions with all but the newest part of their first prompt in the cache.
-    #[arg(long)]
+    #[arg(long, help_heading = "Workload")]
     warm_start: bool,
     /// Tokens in a block of hashed traces, instead of inferring it.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workload")]
     block_size: Option<u32>,
     /// Where random choices begin.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, help_heading = "Workload")]
     seed: u64,
     /// Write the result document to PATH, or to the standard output for `-`.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
     json: Option<PathBuf>,
     /// Write result.json, calls.csv and the event journal into DIR.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Leave `calls` and `laps` out of the result document.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     no_calls: bool,
     /// Show no progress; warnings and errors remain.
-    #[arg(long, short)]
+    #[arg(long, short, help_heading = "Output")]
     quiet: bool,
     /// A folder of hardware, engine and model files laid over the built-in catalogue; may be repeated.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Rig")]
     catalog: Vec<PathBuf>,
     /// How many rigs are simulated at the same time; all cores when absent.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Rig")]
     threads: Option<u32>,
 }
 
@@ -129,14 +137,6 @@ enum OnRefusal {
     Stop,
 }
 
-/// Returns the built-in catalogue with the user's folders laid over it.
-fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
-    Catalog::with_overlays(folders).map_err(|error| {
-        Error::usage(error.to_string())
-            .with_help("correct the file, or leave out its --catalog folder")
-    })
-}
-
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if number.is_finite() && number > 0.0 {
@@ -155,7 +155,7 @@ impl Replay {
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
         }
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
-        let catalog = catalog(&self.catalog)?;
+        let catalog = rigs::catalog(&self.catalog)?;
         let built: Result<Vec<Rig>, Error> = self
             .rig
             .iter()

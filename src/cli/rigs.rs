@@ -10,6 +10,7 @@ use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The name of the rig that answers as the recording did.
 pub(super) const RECORDED: &str = "recorded";
@@ -22,6 +23,14 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("expected KEY=VALUE, such as engine.prefix_caching=off".to_string()),
     }
+}
+
+/// Returns the built-in catalogue with the user's folders laid over it.
+pub(super) fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
+    Catalog::with_overlays(folders).map_err(|error| {
+        Error::usage(error.to_string())
+            .with_help("correct the file, or leave out its --catalog folder")
+    })
 }
 
 /// Builds the rig that `spec` names, with `settings` in force.

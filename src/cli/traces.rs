@@ -36,10 +36,15 @@ pub(super) fn wrong(error: &TraceError) -> Error {
 
 /// Tells what was lost, left out or skipped.
 pub(super) fn tell(sources: &[Source], skipped: &[String], quiet: bool) {
+    for (loss, name, files) in losses(sources) {
+        let of = if files > 1 {
+            format!("{name} and {}", counted(files - 1, "more file"))
+        } else {
+            name.to_string()
+        };
+        talk::note(quiet, &format!("{of}: {loss}"));
+    }
     for source in sources {
-        for loss in &source.losses {
-            talk::note(quiet, &format!("{}: {loss}", source.name));
-        }
         some(&source.problems, |more| {
             let lines = counted(more, "more line");
             format!("{}: {lines} could not be used", source.name)
@@ -48,6 +53,27 @@ pub(super) fn tell(sources: &[Source], skipped: &[String], quiet: bool) {
     some(skipped, |more| {
         format!("{} skipped", counted(more, "more file"))
     });
+}
+
+/// Returns each kind of loss once: as its first file has it, that file's name, and how many files have the like.
+///
+/// Losses are of one kind when they differ in their numbers only.
+fn losses(sources: &[Source]) -> Vec<(&str, &str, u64)> {
+    let kind = |loss: &str| loss.replace(|c: char| c.is_ascii_digit(), "");
+    let mut kinds: Vec<(String, &str, &str, u64)> = Vec::new();
+    for source in sources {
+        for loss in &source.losses {
+            let this = kind(loss);
+            match kinds.iter_mut().find(|(other, ..)| *other == this) {
+                Some((.., files)) => *files += 1,
+                None => kinds.push((this, loss, &source.name, 1)),
+            }
+        }
+    }
+    let shown = kinds.into_iter();
+    shown
+        .map(|(_, loss, name, files)| (loss, name, files))
+        .collect()
 }
 
 /// Warns of the first few, and of how many more there are.

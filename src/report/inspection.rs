@@ -2,6 +2,10 @@
 //!
 //! Says what will be replayed: sizes, how prompts grow and break, waits, sub-agents, and what a cache could save at
 //! best. What an import lost is reported here too.
+#![expect(
+    clippy::format_push_string,
+    reason = "text that is built up reads better with its templates in place"
+)]
 
 use super::json::write_value;
 use super::table::{Align, Cell, Look, Table, clipped, painted};
@@ -44,10 +48,10 @@ pub fn render(trace: &Trace, found: &Inspection, look: Look) -> String {
     let breaks = breaks(total);
     text += &section(
         "breaks of the prefix",
-        &breaks,
+        breaks,
         "none: every prompt continues the one before",
     );
-    text += &section("waits", &waits(total), "none recorded");
+    text += &section("waits", waits(total), "none recorded");
     let agents = &total.agents;
     if agents.count > 0 {
         text += &format!(
@@ -72,10 +76,8 @@ fn begin(sessions: u64) -> String {
     }
 }
 
-fn section(title: &str, table: &Option<Table>, otherwise: &str) -> String {
-    let body = table
-        .as_ref()
-        .map_or_else(|| format!("  {otherwise}\n"), Table::render);
+fn section(title: &str, table: Option<Table>, otherwise: &str) -> String {
+    let body = table.map_or_else(|| format!("  {otherwise}\n"), |table| table.render());
     format!("\n{}\n{body}", painted(title, TITLE))
 }
 

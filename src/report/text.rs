@@ -412,8 +412,39 @@ fn times(ratio: f64) -> String {
     format!("{}x", three_digits(ratio))
 }
 
-/// Returns "1 run" or "12 runs".
+/// Returns "1 run" or "12,000 runs".
 pub fn counted(count: u64, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
+    format!("{} {what}{plural}", grouped(count))
+}
+
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_and_agree_with_their_noun() {
+        assert_eq!(counted(1, "run"), "1 run");
+        assert_eq!(counted(999, "run"), "999 runs");
+        assert_eq!(counted(1_234_567, "run"), "1,234,567 runs");
+    }
+
+    #[test]
+    fn small_shares_are_not_shown_as_nothing() {
+        assert_eq!(percent(0.0, 10.0), "0.0 %");
+        assert_eq!(percent(1.0, 1e6), "<0.1 %");
+        assert_eq!(percent(1.0, 0.0), "-");
+    }
 }

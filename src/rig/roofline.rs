@@ -114,9 +114,17 @@ pub fn coefficients(
 ///
 /// Each measured term says what share of its specification the rig reaches; the same share is assumed for the term of
 /// the other model. Terms that the measurements do not show keep their estimate.
-pub fn transferred(here: &Coefficients, there: &Coefficients, measured: &Coefficients) -> Coefficients {
+pub fn transferred(
+    here: &Coefficients,
+    there: &Coefficients,
+    measured: &Coefficients,
+) -> Coefficients {
     let carry = |here: f64, there: f64, measured: f64| {
-        if there > 0.0 && measured > 0.0 { here * measured / there } else { here }
+        if there > 0.0 && measured > 0.0 {
+            here * measured / there
+        } else {
+            here
+        }
     };
     Coefficients {
         weights_s: carry(here.weights_s, there.weights_s, measured.weights_s),
@@ -124,7 +132,9 @@ pub fn transferred(here: &Coefficients, there: &Coefficients, measured: &Coeffic
         row_s: carry(here.row_s, there.row_s, measured.row_s),
         second_row_s: carry(here.second_row_s, there.second_row_s, measured.second_row_s),
         kv_s: carry(here.kv_s, there.kv_s, measured.kv_s),
-        kv_short_s: measured.kv_short_s.map(|short| carry(here.kv_s, there.kv_s, short)),
+        kv_short_s: measured
+            .kv_short_s
+            .map(|short| carry(here.kv_s, there.kv_s, short)),
         short_tokens: measured.short_tokens,
         kv_imbalance: measured.kv_imbalance,
         token_s: carry(here.token_s, there.token_s, measured.token_s),

@@ -39,6 +39,8 @@ pub struct StepLoop<E> {
     complete: Vec<SeqId>,
     /// Whether runs of decode steps are made in one go; off only to check that it makes no difference.
     coalesce: bool,
+    /// Every pass made so far and how often in a row, where somebody wants to know.
+    passes: Option<Vec<(Graph, u64)>>,
 }
 
 impl<E: Engine> StepLoop<E> {
@@ -56,7 +58,22 @@ impl<E: Engine> StepLoop<E> {
             refused: Vec::new(),
             complete: Vec::new(),
             coalesce: true,
+            passes: None,
         }
+    }
+
+    /// Returns the same engine noting every pass it makes.
+    #[must_use]
+    pub fn noting(self) -> StepLoop<E> {
+        StepLoop {
+            passes: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// Returns the passes made since the last time, each with how often it was made in a row.
+    pub fn take_passes(&mut self) -> Vec<(Graph, u64)> {
+        self.passes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Returns the same engine walking every step, the oracle for runs made in one go.
@@ -71,6 +88,11 @@ impl<E: Engine> StepLoop<E> {
     /// Returns the engine, to look at.
     pub fn engine(&self) -> &E {
         &self.engine
+    }
+
+    /// Asserts that the engine's accounts are in order.
+    pub fn check(&self) {
+        self.engine.check(&self.book);
     }
 
     /// Begins the next step if none is being made and there is something to do.
@@ -154,6 +176,14 @@ impl<E: Engine> StepLoop<E> {
             self.book.charge_standing(seq, end);
         }
         self.clock = end;
+        if let Some(passes) = &mut self.passes {
+            passes.extend(
+                running
+                    .graphs
+                    .iter()
+                    .map(|graph| (graph.clone(), running.times)),
+            );
+        }
         self.engine.settle(
             &self.step,
             running.times,

@@ -2,5 +2,6 @@
 //!
 //! Nothing here prints, parses what a person typed, or opens a file by its name.
 
+pub mod calibrate;
 pub mod replay;
 pub mod rig;

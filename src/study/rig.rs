@@ -57,6 +57,19 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The real engine would not start with these settings.
+    #[error("vLLM does not start: {0}")]
+    Start(String),
+    /// The engine cannot load files of that kind.
+    #[error("{engine} does not load {model}; it loads {loads}")]
+    Format {
+        /// The engine.
+        engine: String,
+        /// The model.
+        model: String,
+        /// The quantisations it loads.
+        loads: String,
+    },
     /// The catalogue knows the engine, but its behaviour is not simulated.
     #[error("{0} is in the catalogue, but its scheduler and cache are not simulated yet")]
     NotSimulated(String),
@@ -88,6 +101,7 @@ pub fn build(
     let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
         "vllm" => {
             let (settings, shown) = vllm_settings(&parts, &values);
+            starts(&settings)?;
             let captured = if values.on("enforce_eager") {
                 Vec::new()
             } else {
@@ -96,7 +110,7 @@ pub fn build(
             let step_cost = StepCost::new(cost.coefficients, captured);
             (
                 Box::new(StepLoop::new(
-                    vllm::Vllm::new(settings, Arc::clone(content)),
+                    <vllm::Vllm>::new(settings, Arc::clone(content)),
                     step_cost,
                 )),
                 shown,
@@ -139,6 +153,19 @@ pub fn build(
     Ok(Rig { point, backend })
 }
 
+/// Checks what vLLM checks before it starts.
+fn starts(settings: &vllm::Settings) -> Result<(), RigError> {
+    let hybrid = settings.state_blocks > 0 && settings.enable_prefix_caching;
+    if hybrid && settings.max_num_batched_tokens < settings.block_size {
+        return Err(RigError::Start(format!(
+            "with prefix caching, a model with recurrent layers needs \
+             engine.max_num_batched_tokens of at least its block of {} tokens, found {}",
+            settings.block_size, settings.max_num_batched_tokens
+        )));
+    }
+    Ok(())
+}
+
 /// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
 fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
     match settings.iter().find(|(key, _)| key != "rig.variant") {
@@ -165,6 +192,13 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
+    if !engine.loads(model) {
+        return Err(RigError::Format {
+            engine: engine.title.clone(),
+            model: model.name.clone(),
+            loads: engine.loads.join(", "),
+        });
+    }
     if engine.backend(hardware.platform).is_none() {
         return Err(RigError::Platform {
             engine: engine.title.clone(),
@@ -345,7 +379,10 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
         |error| {
             let percent = |share: f64| three_digits(share * 100.0);
             let (median, p90) = (percent(error.median), percent(error.p90));
-            format!("held-out error of {}: median {median} %, p90 {p90} %", error.what)
+            format!(
+                "held-out error of {}: median {median} %, p90 {p90} %",
+                error.what
+            )
         },
     );
     Cost {
@@ -369,7 +406,9 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
     };
     catalog
         .all_rig_profiles()
-        .filter(|profile| profile.hardware == parts.hardware.name && profile.engine == parts.engine.name)
+        .filter(|profile| {
+            profile.hardware == parts.hardware.name && profile.engine == parts.engine.name
+        })
         .max_by_key(alike)
 }
 

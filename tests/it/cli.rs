@@ -392,15 +392,139 @@ fn missing_times_are_told() {
 
 #[test]
 fn what_there_is_can_be_listed() {
-    let ran = Lab::new().run(&["list", "rigs", "--json"]);
+    let list = |args: &[&str]| {
+        let mut all = vec!["list"];
+        all.extend(args);
+        Lab::new().run(&all)
+    };
+    let has = |value: &Value, name: &str| {
+        let mut entries = value.as_array().unwrap().iter();
+        entries.any(|entry| entry["name"] == name)
+    };
+    let rigs = list(&["rigs", "--json"]).json();
+    assert!(has(&rigs, "recorded") && has(&rigs, "rtx-5090/vllm/qwen3.6-27b-awq"));
+    assert!(has(&list(&["hardware", "--json"]).json(), "dgx-spark"));
+    assert!(has(&list(&["engines", "--json"]).json(), "llama.cpp"));
+    let models = list(&["models", "--json", "qwen3.6"]).json();
+    assert!(has(&models, "qwen3.6-27b-awq") && !has(&models, "llama-3.1-8b-bf16"));
+    let figure = &models[0]["figures"][0];
     assert!(
-        ran.json()
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|rig| rig["name"] == "recorded")
+        figure["source"].is_string() && figure["trust"].is_string(),
+        "{figure}"
     );
-    let unknown = Lab::new().run(&["list", "hardwear"]);
+    assert!(
+        list(&["hardware", "spark", "--sources"])
+            .stdout
+            .contains("bandwidth_bytes_per_s")
+    );
+    assert!(list(&["rigs"]).stdout.contains("rtx-5090/vllm/MODEL"));
+    let unknown = list(&["hardwear"]);
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("hardware"));
+}
+
+#[test]
+fn simulated_rigs_replay_through_the_binary() {
+    let lab = Lab::new();
+    let rigs = [
+        "rtx-5090/vllm/qwen3.6-27b-awq",
+        "m5-max-40/llama.cpp/qwen3.6-27b-q8_0",
+    ];
+    let run = |threads: &str| {
+        lab.run(&[
+            "replay",
+            "--trace",
+            TRACE,
+            "--rig",
+            rigs[0],
+            "--rig",
+            rigs[1],
+            "--agents",
+            "2",
+            "--json",
+            "-",
+            "--threads",
+            threads,
+            "--set",
+            "engine.prefix_caching=off",
+        ])
+    };
+    let document = run("1").json();
+    for (result, rig) in document["results"].as_array().unwrap().iter().zip(rigs) {
+        assert_eq!(result["operating_point"]["rig"], rig);
+        assert_eq!(result["summary"]["tokens"]["cached"], 0, "caching is off");
+        let reread = &result["summary"]["parts_s"]["reread_uncached"];
+        assert!(seconds(reread) > 0.0, "{rig}");
+    }
+    assert_eq!(run("2").stdout, run("1").stdout, "threads change nothing");
+}
+
+#[test]
+fn refused_calls_are_told_and_are_no_failure_of_ours() {
+    let ran = Lab::new().run(&[
+        "replay",
+        "--trace",
+        TRACE,
+        "--rig",
+        "rtx-5090/vllm/qwen3.6-27b-awq",
+        "--set",
+        "engine.max_model_len=2700",
+        "--json",
+        "-",
+    ]);
+    let document = ran.json();
+    let failed = document["summary"]["failed_calls"].as_u64().unwrap();
+    assert!(failed > 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("{failed} refused:context")),
+        "{}",
+        ran.stderr
+    );
+    let refused = document["calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|call| call["outcome"] == "refused:context");
+    for call in refused {
+        assert!(call["first_token_s"].is_null() && call["finished_s"].is_number());
+        assert_eq!(
+            (&call["cached_tokens"], &call["output_tokens"]),
+            (&0.into(), &0.into())
+        );
+    }
+}
+
+#[test]
+fn a_trace_is_inspected_and_imported() {
+    let lab = Lab::new();
+    let found = lab.run(&["inspect", TRACE, "--json", "-"]).json();
+    assert_eq!(found["schema"], "laptime.inspection/1");
+    assert_eq!(found["total"]["calls"], 8);
+    assert!(
+        lab.run(&["inspect", TRACE])
+            .stdout
+            .contains("2 sessions, 3 conversations, 8 calls")
+    );
+    let report = lab
+        .run(&["import", TRACE, "-o", "native.jsonl", "--json"])
+        .json();
+    assert_eq!(report["calls"], 8);
+    let replays = |path: &str| {
+        let mut document = lab
+            .run(&[
+                "replay", "--trace", path, "--rig", "recorded", "--json", "-",
+            ])
+            .json();
+        document["workload"]["traces"].take();
+        document
+    };
+    assert_eq!(
+        replays("native.jsonl"),
+        replays(TRACE),
+        "an import replays as its source"
+    );
+    let absent = lab.run(&["import", "absent", "-o", "other.jsonl"]);
+    assert_eq!(absent.code, Some(3), "{}", absent.stderr);
+    let left = fs::read_dir(lab.path(".")).unwrap().count();
+    assert_eq!(left, 1, "a failed import leaves nothing behind");
 }

@@ -3,8 +3,12 @@
 mod cli;
 mod fuzz_trace;
 mod golden;
+mod import;
 mod metrics;
+mod oracle;
 mod recorded_engines;
 mod schema;
+mod swarm;
 mod tidy;
 mod trace;
+mod world;

@@ -230,7 +230,7 @@ fn vllm_engine(note: &str, trace: &Trace) -> impl Backend {
         state_blocks: 0,
     };
     StepLoop::new(
-        vllm::Vllm::new(settings, Arc::clone(&trace.content)),
+        <vllm::Vllm>::new(settings, Arc::clone(&trace.content)),
         cost(),
     )
 }

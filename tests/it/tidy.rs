@@ -49,7 +49,7 @@ const SERIALISES: [&str; 13] = [
     "journal.rs",
     "wire.rs",
     "report/json.rs",
-    "cli/list.rs",
+    "report/catalog.rs",
     "report/inspection.rs",
 ];
 

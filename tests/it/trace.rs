@@ -301,3 +301,40 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let result = work();
     (result, start.elapsed().as_secs_f64())
 }
+
+#[test]
+fn the_example_in_the_documentation_is_a_trace() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/trace-format.md"));
+    let text = text.unwrap();
+    let example = text
+        .split("```jsonl\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let trace = load_bytes("example.jsonl", example.as_bytes(), &ReadOptions::default()).unwrap();
+    assert_eq!(trace.sources[0].problems, Vec::<String>::new());
+    let seen = |session: usize, thread: usize| {
+        let steps = &trace.sessions[session].threads[thread].steps;
+        let said = |step: &Step| (step.prompt_tokens.0, step.seen.0, step.again.0);
+        steps.iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        seen(0, 0),
+        [
+            (13_000, 0, 0),
+            (13_290, 13_090, 0),
+            (13_950, 13_290, 60),
+            (13_500, 12_800, 500)
+        ]
+    );
+    assert_eq!(seen(1, 0), [(14_100, 0, 0), (14_500, 14_080, 0)]);
+    let tip = |session: usize| trace.sessions[session].threads[0].steps[0].prompt;
+    let head = trace.content.meeting(tip(0), tip(1));
+    assert_eq!(trace.content.end(head).0, 12_800);
+    assert!(trace.content.is_head(head));
+    let main = &trace.sessions[0].threads[0].steps;
+    assert_eq!((main[1].gap.spawns.len(), main[1].gap.joins.len()), (1, 1));
+}

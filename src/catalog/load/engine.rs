@@ -25,6 +25,7 @@ pub(super) fn read(file: &File<'_>) -> Result<EngineProfile, CatalogError> {
         name: fields.id("name")?,
         title: fields.text("title")?,
         aliases: fields.ids("aliases")?,
+        loads: fields.ids("loads")?,
         default_version: version(&fields, "default_version", &names)?
             .ok_or_else(|| fields.missing("default_version", "the name of a version"))?,
         versions,

@@ -481,6 +481,17 @@ impl Engine for LlamaCpp {
             }
         }
     }
+
+    fn check(&self, book: &Book) {
+        let serving = self.serving().count();
+        assert_eq!(serving + self.deferred.len(), book.len());
+        for (index, seq) in self.serving() {
+            let computed = book.seq(seq).computed;
+            assert!(computed <= self.settings.slot_context);
+            let checkpoints = &self.slots[index].tokens.checkpoints;
+            assert!(checkpoints.is_sorted() && checkpoints.last() <= Some(&computed));
+        }
+    }
 }
 
 /// A row while its batch is split into micro-batches.

@@ -75,4 +75,7 @@ pub trait Engine {
 
     /// Takes note that the step was made `times` times and charged; appends the requests that are complete.
     fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>);
+
+    /// Asserts that what the engine holds agrees with what its requests have, and that it holds nothing at rest.
+    fn check(&self, book: &Book);
 }

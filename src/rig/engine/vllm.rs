@@ -10,8 +10,9 @@ use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
-use crate::rig::kv::blocks::{BlockPool, Holding, Path, StateHold};
+use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
+use crate::rig::kv::pool::Pool;
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -45,31 +46,31 @@ pub struct Settings {
 }
 
 /// What the scheduler knows of a request beside the book.
-#[derive(Clone, Default, Debug)]
-struct Held {
-    path: Path,
-    holding: Holding,
+#[derive(Debug)]
+struct Held<P: Pool> {
+    path: P::Path,
+    holding: P::Holding,
     /// Recurrent states it resumed from or kept.
-    states: Vec<StateHold>,
+    states: Vec<P::State>,
     /// Blocks for the state it works on.
-    working: Holding,
+    working: P::Holding,
     /// Block boundaries at which its prompt is cut to keep a state, nearest last.
     stops: Vec<u64>,
 }
 
-/// vLLM.
-#[derive(Clone, Debug)]
-pub struct Vllm {
+/// vLLM, on a pool of blocks.
+#[derive(Debug)]
+pub struct Vllm<P: Pool = BlockPool> {
     settings: Settings,
     content: Arc<Content>,
-    pool: BlockPool,
+    pool: P,
     waiting: VecDeque<SeqId>,
     running: Vec<SeqId>,
-    held: FxHashMap<SeqId, Held>,
+    held: FxHashMap<SeqId, Held<P>>,
     /// Positions at which a conversation ever had a state kept, to tell what was lost from what never was.
     kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
     /// States kept in the step that is being planned: nobody can resume from them before it has been made.
-    kept_now: Vec<StateHold>,
+    kept_now: Vec<P::State>,
     /// Prompts whose beginning the cache is to hold before the next step.
     warm: Vec<Call>,
     /// When the step before the next began.
@@ -77,12 +78,12 @@ pub struct Vllm {
     preemptions: u64,
 }
 
-impl Vllm {
+impl<P: Pool> Vllm<P> {
     /// Returns an engine with an empty cache.
     ///
     /// # Panics
     /// When a model with recurrent layers is to cache prefixes with steps smaller than a block: vLLM does not start.
-    pub fn new(mut settings: Settings, content: Arc<Content>) -> Vllm {
+    pub fn new(mut settings: Settings, content: Arc<Content>) -> Vllm<P> {
         let hybrid = settings.state_blocks > 0 && settings.enable_prefix_caching;
         assert!(
             !hybrid || settings.max_num_batched_tokens >= settings.block_size,
@@ -94,7 +95,7 @@ impl Vllm {
         }
         // One block is reserved as the null block.
         let capacity = settings.num_gpu_blocks.saturating_sub(1);
-        let pool = BlockPool::new(
+        let pool = P::new(
             capacity,
             settings.enable_prefix_caching,
             settings.state_blocks,
@@ -115,7 +116,7 @@ impl Vllm {
     }
 
     /// Returns the block pool, to look at.
-    pub fn pool(&self) -> &BlockPool {
+    pub fn pool(&self) -> &P {
         &self.pool
     }
 
@@ -226,7 +227,7 @@ impl Vllm {
     fn release(&mut self, id: SeqId) {
         let held = self.held.remove(&id).expect("a request is released once");
         self.pool.release(&held.path, held.holding);
-        self.pool.release(&Path::default(), held.working);
+        self.pool.release(&held.path, held.working);
         for state in held.states {
             self.pool.release_state(state);
         }
@@ -270,7 +271,7 @@ impl Vllm {
         let seq = book.seq(id);
         let (call, known) = (seq.call, seq.known());
         let block = self.settings.block_size;
-        let path = Path::of(&call, &self.content, block);
+        let path = P::path(&call, &self.content, block);
         let (found, _) = self.pool.look_up(&path, (known - 1) / block);
         let hit = if self.settings.state_blocks > 0 {
             self.pool.look_up_state(&path, found)
@@ -278,21 +279,15 @@ impl Vllm {
             found
         };
         let free_hit = self.pool.look_up(&path, hit).1;
-        if hit > 0 && self.kept_now.contains(&path.state_at(hit)) {
+        if hit > 0 && self.kept_now.contains(&P::state_at(&path, hit)) {
             return None;
         }
-        let mut held = Held {
-            path,
-            ..Held::default()
-        };
-        held.stops = self.stops(known, hit * block, found * block);
+        let stops = self.stops(known, hit * block, found * block);
         let cached = hit * block;
         let others = !self.running.is_empty();
-        let tokens = self.wanted(cached, known, &held.stops, budget, others);
+        let tokens = self.wanted(cached, known, &stops, budget, others);
         let chunked = tokens < known - cached;
-        if tokens == 0
-            || (chunked && held.stops.is_empty() && !self.settings.enable_chunked_prefill)
-        {
+        if tokens == 0 || (chunked && stops.is_empty() && !self.settings.enable_chunked_prefill) {
             return None;
         }
         let whole = if self.settings.scheduler_reserve_full_isl {
@@ -301,8 +296,7 @@ impl Vllm {
             self.blocks(cached + tokens)
         };
         // States come beside the keys and values: the one being worked on, those kept, and the one resumed from.
-        let states =
-            self.settings.state_blocks * (1 + held.stops.len() as u64 + u64::from(hit > 0));
+        let states = self.settings.state_blocks * (1 + stops.len() as u64 + u64::from(hit > 0));
         if whole - hit + free_hit + states > self.pool.free() {
             assert!(
                 !self.running.is_empty() || !self.held.is_empty(),
@@ -310,7 +304,13 @@ impl Vllm {
             );
             return None;
         }
-        held.holding = self.pool.take_hit(&held.path, hit);
+        let mut held: Held<P> = Held {
+            holding: self.pool.take_hit(&path, hit),
+            path,
+            states: Vec::new(),
+            working: P::Holding::default(),
+            stops,
+        };
         if hit > 0 && self.settings.state_blocks > 0 {
             held.states.push(self.pool.take_state(&held.path, hit));
         }
@@ -325,7 +325,7 @@ impl Vllm {
     /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
     fn preload(&mut self, call: &Call) {
         let block = self.settings.block_size;
-        let path = Path::of(call, &self.content, block);
+        let path = P::path(call, &self.content, block);
         let full = call.warm.0 / block;
         let (found, free) = self.pool.look_up(&path, full);
         if full - found + free + self.settings.state_blocks > self.pool.free() {
@@ -387,7 +387,7 @@ impl Vllm {
                 let computed = book.seq(row.seq).computed;
                 (computed + times)
                     .div_ceil(block)
-                    .saturating_sub(self.held[&row.seq].holding.blocks())
+                    .saturating_sub(P::held(&self.held[&row.seq].holding))
             };
             step.rows.iter().map(grown).sum::<u64>() <= self.pool.free()
         };
@@ -407,7 +407,7 @@ impl Vllm {
     }
 }
 
-impl Engine for Vllm {
+impl<P: Pool> Engine for Vllm<P> {
     fn arrive(&mut self, seq: SeqId, book: &mut Book) -> Result<(), Outcome> {
         let request = book.seq_mut(seq);
         let prompt = request.call.prompt_tokens.0;
@@ -484,5 +484,19 @@ impl Engine for Vllm {
             self.release(seq);
         }
         self.running.retain(|seq| !complete.contains(seq));
+    }
+
+    fn check(&self, book: &Book) {
+        self.pool.check();
+        assert_eq!(self.running.len(), self.held.len());
+        assert_eq!(self.running.len() + self.waiting.len(), book.len());
+        for &id in &self.running {
+            let held = P::held(&self.held[&id].holding);
+            let needed = self.blocks(book.seq(id).computed);
+            assert!(held >= needed, "a request computed more than it holds");
+        }
+        if self.held.is_empty() {
+            assert_eq!(self.pool.free(), self.pool.capacity(), "blocks leaked");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! resident of a node is therefore always a run from its start, what is free of it a run at its end, and one queue entry
 //! stands for a whole run: cost follows the nodes a request touches, not the blocks of its prompt.
 
+use super::pool::Pool;
 use crate::call::{Call, Realms};
 use crate::ids::NodeId;
 use crate::trace::content::Content;
@@ -29,52 +30,11 @@ pub struct Path {
     named: u32,
 }
 
-impl Path {
-    /// Returns the path of a call's prompt and, where a later prompt may continue it, its answer.
-    pub fn of(call: &Call, content: &Content, block: u64) -> Path {
-        let tip = if call.output_shared {
-            call.output
-        } else {
-            call.prompt
-        };
-        let mut nodes = Vec::new();
-        content.path(tip, &mut nodes);
-        let mut path = Path {
-            stretches: Vec::with_capacity(nodes.len()),
-            named: 0,
-        };
-        for node in nodes {
-            let end = (content.end(node).0 / block) as u32;
-            if end > path.named {
-                path.stretches.push(Stretch {
-                    key: key(content, node, call.realms),
-                    end,
-                });
-                path.named = end;
-            }
-        }
-        path
-    }
-}
-
 /// A recurrent state that a request holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateHold {
     key: Key,
     block: u32,
-}
-
-impl Path {
-    /// Returns the name of the state after `block`.
-    pub fn state_at(&self, block: u64) -> StateHold {
-        let index = self
-            .stretches
-            .partition_point(|stretch| u64::from(stretch.end) < block);
-        StateHold {
-            key: self.stretches[index].key,
-            block: block as u32,
-        }
-    }
 }
 
 fn key(content: &Content, node: NodeId, realms: Realms) -> Key {
@@ -93,13 +53,6 @@ pub struct Holding {
     blocks: u32,
     /// Leading blocks that are registered under their content, and found by others.
     registered: u32,
-}
-
-impl Holding {
-    /// Returns the number of blocks held.
-    pub fn blocks(&self) -> u64 {
-        u64::from(self.blocks)
-    }
 }
 
 /// What the pool knows of one node's blocks; indices count from the start of the prompt.
@@ -171,11 +124,12 @@ pub struct BlockPool {
     caching: bool,
 }
 
-impl BlockPool {
-    /// Returns a pool of `capacity` blocks; without `caching` released blocks lose their content at once.
-    ///
-    /// `state_blocks` is what one recurrent state occupies; 0 for models that have none.
-    pub fn new(capacity: u64, caching: bool, state_blocks: u64) -> BlockPool {
+impl Pool for BlockPool {
+    type Path = Path;
+    type Holding = Holding;
+    type State = StateHold;
+
+    fn new(capacity: u64, caching: bool, state_blocks: u64) -> BlockPool {
         BlockPool {
             capacity,
             blank: capacity,
@@ -192,23 +146,44 @@ impl BlockPool {
         }
     }
 
-    /// Returns how many blocks nobody holds.
-    pub fn free(&self) -> u64 {
-        self.blank + self.kept
+    fn path(call: &Call, content: &Content, block: u64) -> Path {
+        let tip = if call.output_shared {
+            call.output
+        } else {
+            call.prompt
+        };
+        let mut nodes = Vec::new();
+        content.path(tip, &mut nodes);
+        let mut path = Path {
+            stretches: Vec::with_capacity(nodes.len()),
+            named: 0,
+        };
+        for node in nodes {
+            let end = (content.end(node).0 / block) as u32;
+            if end > path.named {
+                path.stretches.push(Stretch {
+                    key: key(content, node, call.realms),
+                    end,
+                });
+                path.named = end;
+            }
+        }
+        path
     }
 
-    /// Returns how many blocks there are.
-    pub fn capacity(&self) -> u64 {
+    fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Returns how many blocks lost their content to make room, ever.
-    pub fn evicted(&self) -> u64 {
+    fn free(&self) -> u64 {
+        self.blank + self.kept
+    }
+
+    fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Returns how many leading blocks of `path` are resident, at most `limit`, and how many of those nobody holds.
-    pub fn look_up(&self, path: &Path, limit: u64) -> (u64, u64) {
+    fn look_up(&self, path: &Path, limit: u64) -> (u64, u64) {
         if !self.caching {
             return (0, 0);
         }
@@ -230,8 +205,7 @@ impl BlockPool {
         (u64::from(hit), free)
     }
 
-    /// Takes hold of the leading `hit` blocks of `path`, which [`BlockPool::look_up`] found.
-    pub fn take_hit(&mut self, path: &Path, hit: u64) -> Holding {
+    fn take_hit(&mut self, path: &Path, hit: u64) -> Holding {
         let hit = hit as u32;
         let mut from = 0;
         for stretch in &path.stretches {
@@ -251,43 +225,12 @@ impl BlockPool {
         }
     }
 
-    /// Takes the node's free blocks before `to` out of the queue, because somebody holds them now.
-    fn claim(&mut self, key: Key, to: u32) {
-        while let Some(&entry) = self
-            .nodes
-            .get(&key)
-            .and_then(|residence| residence.entries.last())
-        {
-            let run = &mut self.entries[entry as usize];
-            if run.from >= to {
-                return;
-            }
-            self.kept -= u64::from(run.to.min(to) - run.from);
-            if run.to > to {
-                // The entry reaches deeper: that part stays free, and as old as it was.
-                run.from = to;
-                return;
-            }
-            self.nodes
-                .get_mut(&key)
-                .expect("just looked up")
-                .entries
-                .pop();
-            self.unlink(entry);
-        }
+    fn held(holding: &Holding) -> u64 {
+        u64::from(holding.blocks)
     }
 
-    /// Returns whether `holding` can grow to `blocks`.
-    pub fn can_grow(&self, holding: &Holding, blocks: u64) -> bool {
-        blocks.saturating_sub(holding.blocks()) <= self.free()
-    }
-
-    /// Grows a holding to `blocks` blocks, evicting what was released longest ago.
-    ///
-    /// # Panics
-    /// When there are not enough free blocks; ask [`BlockPool::can_grow`] first.
-    pub fn grow(&mut self, holding: &mut Holding, blocks: u64) {
-        let mut wanted = blocks.saturating_sub(holding.blocks());
+    fn grow(&mut self, holding: &mut Holding, blocks: u64) {
+        let mut wanted = blocks.saturating_sub(Self::held(holding));
         assert!(
             wanted <= self.free(),
             "wanted {wanted} blocks where {} are free",
@@ -302,8 +245,7 @@ impl BlockPool {
         }
     }
 
-    /// Registers the leading `full` blocks of a holding under their content, so that others find them.
-    pub fn register(&mut self, path: &Path, holding: &mut Holding, full: u64) {
+    fn register(&mut self, path: &Path, holding: &mut Holding, full: u64) {
         if !self.caching {
             return;
         }
@@ -352,8 +294,7 @@ impl BlockPool {
         }
     }
 
-    /// Lets go of everything; blocks with content can be found until they are evicted.
-    pub fn release(&mut self, path: &Path, holding: Holding) {
+    fn release(&mut self, path: &Path, holding: Holding) {
         let mut at = holding.registered;
         self.blank += u64::from(holding.blocks - holding.registered);
         let last = path.stretches.partition_point(|stretch| stretch.end < at);
@@ -385,6 +326,137 @@ impl BlockPool {
                 self.kept += u64::from(at - from);
             }
             at = start;
+        }
+    }
+
+    fn state_at(path: &Path, block: u64) -> StateHold {
+        let index = path
+            .stretches
+            .partition_point(|stretch| u64::from(stretch.end) < block);
+        StateHold {
+            key: path.stretches[index].key,
+            block: block as u32,
+        }
+    }
+
+    fn look_up_state(&self, path: &Path, limit: u64) -> u64 {
+        let mut end = limit.min(u64::from(path.named)) as u32;
+        let last = path.stretches.partition_point(|stretch| stretch.end < end);
+        for index in (0..path.stretches.len().min(last + 1)).rev() {
+            let start = if index == 0 {
+                0
+            } else {
+                path.stretches[index - 1].end
+            };
+            let key = path.stretches[index].key;
+            // States are rare: one or two for each request that was served.
+            let found = (start + 1..=end)
+                .rev()
+                .find(|&block| self.states.contains_key(&(key, block)));
+            if let Some(block) = found {
+                return u64::from(block);
+            }
+            end = start;
+        }
+        0
+    }
+
+    fn take_state(&mut self, path: &Path, block: u64) -> StateHold {
+        let hold = Self::state_at(path, block);
+        let state = self
+            .states
+            .get_mut(&(hold.key, hold.block))
+            .expect("a state that was found is there");
+        state.holders += 1;
+        if state.holders == 1 {
+            let entry = state.entry;
+            self.kept -= u64::from(self.state_blocks);
+            self.unlink(entry);
+        }
+        hold
+    }
+
+    fn keep_state(&mut self, path: &Path, block: u64) -> Option<StateHold> {
+        if !self.caching || block == 0 || block > u64::from(path.named) {
+            return None;
+        }
+        let hold = Self::state_at(path, block);
+        if self.states.contains_key(&(hold.key, hold.block)) {
+            return Some(self.take_state(path, block));
+        }
+        if self.free() < u64::from(self.state_blocks) {
+            return None;
+        }
+        let mut room = Holding::default();
+        self.grow(&mut room, u64::from(self.state_blocks));
+        self.states.insert(
+            (hold.key, hold.block),
+            State {
+                holders: 1,
+                entry: NOBODY,
+            },
+        );
+        Some(hold)
+    }
+
+    fn release_state(&mut self, hold: StateHold) {
+        let state = self
+            .states
+            .get_mut(&(hold.key, hold.block))
+            .expect("a held state is there");
+        state.holders -= 1;
+        if state.holders == 0 {
+            let entry = self.append(Free::State(hold.key, hold.block), 0, self.state_blocks);
+            self.states
+                .get_mut(&(hold.key, hold.block))
+                .expect("still there")
+                .entry = entry;
+            self.kept += u64::from(self.state_blocks);
+        }
+    }
+
+    fn check(&self) {
+        let length = |entry: u32| {
+            u64::from(self.entries[entry as usize].to - self.entries[entry as usize].from)
+        };
+        let mut queued = 0;
+        let mut at = self.oldest;
+        while at != NOBODY {
+            queued += length(at);
+            at = self.entries[at as usize].next;
+        }
+        assert_eq!(queued, self.kept, "the queue and its count differ");
+        assert!(
+            self.blank + self.kept <= self.capacity,
+            "blocks were invented"
+        );
+    }
+}
+
+impl BlockPool {
+    /// Takes the node's free blocks before `to` out of the queue, because somebody holds them now.
+    fn claim(&mut self, key: Key, to: u32) {
+        while let Some(&entry) = self
+            .nodes
+            .get(&key)
+            .and_then(|residence| residence.entries.last())
+        {
+            let run = &mut self.entries[entry as usize];
+            if run.from >= to {
+                return;
+            }
+            self.kept -= u64::from(run.to.min(to) - run.from);
+            if run.to > to {
+                // The entry reaches deeper: that part stays free, and as old as it was.
+                run.from = to;
+                return;
+            }
+            self.nodes
+                .get_mut(&key)
+                .expect("just looked up")
+                .entries
+                .pop();
+            self.unlink(entry);
         }
     }
 
@@ -427,105 +499,6 @@ impl BlockPool {
             self.unlink(oldest);
         }
         taken
-    }
-
-    /// Returns the deepest block within the leading `limit` of `path` after which a recurrent state is kept, or 0.
-    pub fn look_up_state(&self, path: &Path, limit: u64) -> u64 {
-        let mut end = limit.min(u64::from(path.named)) as u32;
-        let last = path.stretches.partition_point(|stretch| stretch.end < end);
-        for index in (0..path.stretches.len().min(last + 1)).rev() {
-            let start = if index == 0 {
-                0
-            } else {
-                path.stretches[index - 1].end
-            };
-            let key = path.stretches[index].key;
-            // States are rare: one or two for each request that was served.
-            let found = (start + 1..=end)
-                .rev()
-                .find(|&block| self.states.contains_key(&(key, block)));
-            if let Some(block) = found {
-                return u64::from(block);
-            }
-            end = start;
-        }
-        0
-    }
-
-    /// Takes hold of the state kept after `block` of `path`; returns whether it was free until now.
-    pub fn take_state(&mut self, path: &Path, block: u64) -> StateHold {
-        let hold = path.state_at(block);
-        let state = self
-            .states
-            .get_mut(&(hold.key, hold.block))
-            .expect("a state that was found is there");
-        state.holders += 1;
-        if state.holders == 1 {
-            let entry = state.entry;
-            self.kept -= u64::from(self.state_blocks);
-            self.unlink(entry);
-        }
-        hold
-    }
-
-    /// Keeps a state after `block` of `path`, or takes hold of the one that is there; nothing when there is no room
-    /// or no name for it.
-    pub fn keep_state(&mut self, path: &Path, block: u64) -> Option<StateHold> {
-        if !self.caching || block == 0 || block > u64::from(path.named) {
-            return None;
-        }
-        let hold = path.state_at(block);
-        if self.states.contains_key(&(hold.key, hold.block)) {
-            return Some(self.take_state(path, block));
-        }
-        if self.free() < u64::from(self.state_blocks) {
-            return None;
-        }
-        let mut room = Holding::default();
-        self.grow(&mut room, u64::from(self.state_blocks));
-        self.states.insert(
-            (hold.key, hold.block),
-            State {
-                holders: 1,
-                entry: NOBODY,
-            },
-        );
-        Some(hold)
-    }
-
-    /// Lets go of a state; it can be found until it is evicted.
-    pub fn release_state(&mut self, hold: StateHold) {
-        let state = self
-            .states
-            .get_mut(&(hold.key, hold.block))
-            .expect("a held state is there");
-        state.holders -= 1;
-        if state.holders == 0 {
-            let entry = self.append(Free::State(hold.key, hold.block), 0, self.state_blocks);
-            self.states
-                .get_mut(&(hold.key, hold.block))
-                .expect("still there")
-                .entry = entry;
-            self.kept += u64::from(self.state_blocks);
-        }
-    }
-
-    /// Asserts that the queue and the counts agree.
-    pub fn check(&self) {
-        let length = |entry: u32| {
-            u64::from(self.entries[entry as usize].to - self.entries[entry as usize].from)
-        };
-        let mut queued = 0;
-        let mut at = self.oldest;
-        while at != NOBODY {
-            queued += length(at);
-            at = self.entries[at as usize].next;
-        }
-        assert_eq!(queued, self.kept, "the queue and its count differ");
-        assert!(
-            self.blank + self.kept <= self.capacity,
-            "blocks were invented"
-        );
     }
 
     fn unlink(&mut self, index: u32) {
