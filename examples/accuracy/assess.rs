@@ -1,20 +1,19 @@
 //! Fits every point and says how far it is off: on what it was fitted to, and on what was left out.
 
-use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, SHARE_OF_MAY};
+use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, shares_of_may};
 use super::tables::{Cell, SharedTurn, Tables, Turn};
 use laptime::catalog::Catalog;
 use laptime::rig::Backend as _;
-use laptime::rig::cost::{Coefficients, Form, Graph, StepCost};
+use laptime::rig::cost::{Coefficients, Graph, StepCost};
 use laptime::rig::engine::vllm::Vllm;
 use laptime::rig::step::StepLoop;
 use laptime::study::calibrate::schedule::{Server, Size, calls, cold_batch};
-use laptime::study::calibrate::{Observation, Problem, between, features, predict};
+use laptime::study::calibrate::{Observation, Problem, between, predict};
 use laptime::units::{Span, Time};
 use std::collections::BTreeMap;
 
 /// Everything that was found.
 pub(crate) struct Found {
-    pub(crate) catalog: Catalog,
     pub(crate) fleet: Vec<Fleet>,
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) shared: Vec<SharedRun>,
@@ -93,7 +92,6 @@ pub(crate) fn assess(tables: &Tables) -> Found {
         .expect("it was recorded");
     let (shared, shared_turns) = replay_shared(&tables.shared, dense.coefficients);
     Found {
-        catalog,
         fleet,
         recorded,
         shared,
@@ -123,7 +121,14 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
         cells.iter().enumerate().map(one).collect()
     };
     let (even, uneven) = (observe(points::even), observe(points::uneven));
-    let problem = Problem::new(&even, points::fleet_freedom(point, catalog));
+    let mut seen = even.clone();
+    seen.extend(
+        cells
+            .iter()
+            .zip(&even)
+            .filter_map(|(cell, batch)| prompt_of(cell, batch)),
+    );
+    let problem = Problem::new(&seen, points::fleet_freedom(point, catalog));
     let coefficients = problem.fit();
     let fitted = problem.predict(&coefficients);
     let errors =
@@ -156,27 +161,42 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
     }
 }
 
-/// Returns the errors of prompt and decode time; several sequences mix the two, so only one alone has them.
-fn split(cell: &Cell, seen: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
-    if cell.sequences != 1 {
-        return (None, None);
+/// Returns the reading of the prompt as an observation of its own; several sequences mix it with decoding, so only one
+/// alone has it. llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
+fn prompt_of(cell: &Cell, batch: &Observation) -> Option<Observation> {
+    let mut passes = batch.passes.clone();
+    passes.retain(|(graph, _)| !graph.chunks.is_empty());
+    if cell.engine != "vllm" {
+        let chunks = passes.iter_mut().flat_map(|(graph, _)| &mut graph.chunks);
+        chunks.for_each(|chunk| chunk.first = false);
     }
-    let (reads, writes): (Vec<(Graph, u64)>, Vec<(Graph, u64)>) = seen
+    let weight = points::PROMPT_WEIGHT;
+    (cell.sequences == 1).then(|| Observation {
+        passes,
+        measured_s: cell.prompt_s,
+        weight,
+        ..batch.clone()
+    })
+}
+
+/// Returns the errors of prompt and decode time of a sequence alone.
+fn split(cell: &Cell, batch: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
+    let Some(prompt) = prompt_of(cell, batch) else {
+        return (None, None);
+    };
+    let writes: Vec<(Graph, u64)> = batch
         .passes
         .iter()
+        .filter(|(graph, _)| graph.chunks.is_empty())
         .cloned()
-        .partition(|(graph, _)| !graph.chunks.is_empty());
-    // llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
-    let request = if cell.engine == "vllm" {
-        0.0
-    } else {
-        with.request_s
-    };
-    let prompt = (predict(&reads, with) - request) / cell.prompt_s - 1.0;
+        .collect();
     let steps: u64 = writes.iter().map(|(_, times)| times).sum();
     let decode =
         (steps > 0).then(|| predict(&writes, with) / steps as f64 * cell.decode_per_slot_tps - 1.0);
-    (Some(prompt), decode)
+    (
+        Some(predict(&prompt.passes, with) / cell.prompt_s - 1.0),
+        decode,
+    )
 }
 
 fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded {
@@ -210,7 +230,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         };
     }
     let [april, may] = ["april", "may"].map(|name| states[name].coefficients);
-    let coefficients = with_second_row(between(&april, &may, SHARE_OF_MAY));
+    let coefficients = with_second_row(between(&april, &may, &shares_of_may()));
     let runs = runs_of(&turns).into_iter().map(|(run, of_run)| {
         let rest = |state: &str| -> Option<Coefficients> {
             let rest: Vec<&Turn> = turns
@@ -221,7 +241,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
             (!rest.is_empty()).then(|| fit(&rest, model, catalog))
         };
         let held_out = match (rest("april"), rest("may")) {
-            (Some(april), Some(may)) => between(&april, &may, SHARE_OF_MAY),
+            (Some(april), Some(may)) => between(&april, &may, &shares_of_may()),
             // Nothing of this state is left: the other state is all there is.
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => unreachable!("both states were recorded"),
@@ -417,7 +437,5 @@ pub(crate) fn replay_shared(
 pub(crate) fn decode_step_s(with: &Coefficients, rows: u64) -> f64 {
     let mut graph = Graph::default();
     (0..rows).for_each(|_| graph.add_row(1));
-    let form: Form = with.form();
-    let _ = features(&[], &form);
     predict(&[(graph, 1)], with)
 }

@@ -1,5 +1,6 @@
 //! The one integration binary: a module per subject.
 
+mod accuracy;
 mod cli;
 mod fuzz_trace;
 mod golden;

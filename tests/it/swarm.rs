@@ -255,7 +255,10 @@ fn conversations_follow_the_recording(seen: &Seen, plan: &Plan, trace: &Trace) {
                     let first = seen.thread(run, spawn.thread).next().expect("it ran");
                     let offset = match plan.conduct.pace {
                         Pace::None => Span::ZERO,
-                        _ => spawn.offset.scaled_down(plan.conduct.pace_scale),
+                        _ => spawn
+                            .offset
+                            .min(plan.conduct.idle_cap)
+                            .scaled_down(plan.conduct.pace_scale),
                     };
                     assert_eq!(
                         seen.called(first),

@@ -6,15 +6,18 @@
 //! prompt takes the slot with which it has most in common. Hybrid models stop a prompt short of its end to store a
 //! checkpoint, and split a batch equally over its sequences.
 
+mod batch;
+
 use super::{Engine, Row, Step};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
-use crate::rig::cost::{Chunk, Graph};
+use crate::rig::cost::Graph;
 use crate::rig::fine::Fine;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::slots::{HostCache, Tokens};
 use crate::trace::content::Content;
+use batch::{Part, share_one_stream, split_equally, split_in_order};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -417,7 +420,12 @@ impl Engine for LlamaCpp {
     }
 
     fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {
-        let mut parts: Vec<Part> = rows.iter().map(|row| Part::of(*row, self, book)).collect();
+        let stop = |row: &Row| {
+            let slot = self.slots.iter().find(|slot| slot.serving == Some(row.seq));
+            slot.and_then(|slot| slot.stops.last().copied())
+        };
+        let part = |row: &Row| Part::of(*row, stop(row), book);
+        let mut parts: Vec<Part> = rows.iter().map(part).collect();
         if parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
             parts.iter().for_each(|part| graph.add_row(part.at));
@@ -492,110 +500,4 @@ impl Engine for LlamaCpp {
             assert!(checkpoints.is_sorted() && checkpoints.last() <= Some(&computed));
         }
     }
-}
-
-/// A row while its batch is split into micro-batches.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    decodes: bool,
-    left: u64,
-    at: u64,
-    first: bool,
-    reaches_stop: bool,
-}
-
-impl Part {
-    fn of(row: Row, server: &LlamaCpp, book: &Book) -> Part {
-        let seq = book.seq(row.seq);
-        match row.chunk {
-            None => Part {
-                decodes: true,
-                left: 1,
-                at: seq.known(),
-                first: false,
-                reaches_stop: false,
-            },
-            Some(tokens) => {
-                let slot = server
-                    .slots
-                    .iter()
-                    .find(|slot| slot.serving == Some(row.seq))
-                    .expect("a row has a slot");
-                let end = seq.computed + tokens;
-                let reaches_stop = slot.stops.last() == Some(&end);
-                Part {
-                    decodes: false,
-                    left: tokens,
-                    at: seq.computed,
-                    first: seq.untouched(),
-                    reaches_stop,
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, tokens: u64, graph: &mut Graph) {
-        if self.decodes {
-            graph.add_row(self.at);
-        } else {
-            graph.chunks.push(Chunk {
-                tokens,
-                depth: self.at,
-                first: self.first,
-            });
-        }
-        self.first = false;
-        self.at += tokens;
-        self.left -= tokens;
-    }
-}
-
-/// Every micro-batch takes equally many tokens of each sequence that has any left.
-fn split_equally(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
-    loop {
-        let live = parts.iter().filter(|part| part.left > 0).count() as u64;
-        let Some(least) = parts
-            .iter()
-            .map(|part| part.left)
-            .filter(|&left| left > 0)
-            .min()
-        else {
-            break;
-        };
-        let each = least.min((n_ubatch / live).max(1));
-        let mut graph = Graph::default();
-        for part in parts.iter_mut().filter(|part| part.left > 0) {
-            part.take(each, &mut graph);
-        }
-        graphs.push(graph);
-    }
-}
-
-/// Micro-batches take the batch in its order: generating slots first, then prompts.
-fn split_in_order(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
-    let mut graph = Graph::default();
-    let mut room = n_ubatch;
-    for part in parts {
-        while part.left > 0 {
-            let tokens = part.left.min(room);
-            part.take(tokens, &mut graph);
-            room -= tokens;
-            if room == 0 {
-                graphs.push(std::mem::take(&mut graph));
-                room = n_ubatch;
-            }
-        }
-    }
-    if graph.rows > 0 || !graph.chunks.is_empty() {
-        graphs.push(graph);
-    }
-}
-
-/// In one shared stream every row's attention scans the cells of all sequences, those of `idle` slots too, and so they
-/// grow for all.
-fn share_one_stream(graph: &mut Graph, idle: u64) {
-    let union = graph.contexts + idle;
-    graph.contexts = union * graph.rows;
-    graph.longest = union;
-    graph.growth = graph.rows * graph.rows;
 }

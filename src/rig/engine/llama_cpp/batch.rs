@@ -1,0 +1,113 @@
+//! How llama.cpp splits a batch into micro-batches, each a forward pass of its own.
+//!
+//! From `src/llama-batch.cpp` and `src/llama-memory-hybrid.cpp`: attention-only models take the batch in its order,
+//! hybrid ones equally many tokens of every sequence.
+
+use super::Row;
+use crate::rig::book::Book;
+use crate::rig::cost::{Chunk, Graph};
+
+/// A row while its batch is split into micro-batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// Whether it is a generating slot's one token.
+    pub(super) decodes: bool,
+    left: u64,
+    /// The context it attends to, or the depth of its next token.
+    pub(super) at: u64,
+    first: bool,
+    /// Whether the batch takes its prompt to where the fill stops.
+    pub(super) reaches_stop: bool,
+}
+
+impl Part {
+    /// Returns a row's part; `stop` is where its prompt's fill stops next.
+    pub(super) fn of(row: Row, stop: Option<u64>, book: &Book) -> Part {
+        let seq = book.seq(row.seq);
+        match row.chunk {
+            None => Part {
+                decodes: true,
+                left: 1,
+                at: seq.known(),
+                first: false,
+                reaches_stop: false,
+            },
+            Some(tokens) => {
+                let end = seq.computed + tokens;
+                let reaches_stop = stop == Some(end);
+                Part {
+                    decodes: false,
+                    left: tokens,
+                    at: seq.computed,
+                    first: seq.untouched(),
+                    reaches_stop,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, tokens: u64, graph: &mut Graph) {
+        if self.decodes {
+            graph.add_row(self.at);
+        } else {
+            graph.chunks.push(Chunk {
+                tokens,
+                depth: self.at,
+                first: self.first,
+            });
+        }
+        self.first = false;
+        self.at += tokens;
+        self.left -= tokens;
+    }
+}
+
+/// Every micro-batch takes equally many tokens of each sequence that has any left.
+pub(super) fn split_equally(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+    loop {
+        let live = parts.iter().filter(|part| part.left > 0).count() as u64;
+        let Some(least) = parts
+            .iter()
+            .map(|part| part.left)
+            .filter(|&left| left > 0)
+            .min()
+        else {
+            break;
+        };
+        let each = least.min((n_ubatch / live).max(1));
+        let mut graph = Graph::default();
+        for part in parts.iter_mut().filter(|part| part.left > 0) {
+            part.take(each, &mut graph);
+        }
+        graphs.push(graph);
+    }
+}
+
+/// Micro-batches take the batch in its order: generating slots first, then prompts.
+pub(super) fn split_in_order(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+    let mut graph = Graph::default();
+    let mut room = n_ubatch;
+    for part in parts {
+        while part.left > 0 {
+            let tokens = part.left.min(room);
+            part.take(tokens, &mut graph);
+            room -= tokens;
+            if room == 0 {
+                graphs.push(std::mem::take(&mut graph));
+                room = n_ubatch;
+            }
+        }
+    }
+    if graph.rows > 0 || !graph.chunks.is_empty() {
+        graphs.push(graph);
+    }
+}
+
+/// In one shared stream every row's attention scans the cells of all sequences, those of `idle` slots too, and so they
+/// grow for all.
+pub(super) fn share_one_stream(graph: &mut Graph, idle: u64) {
+    let union = graph.contexts + idle;
+    graph.contexts = union * graph.rows;
+    graph.longest = union;
+    graph.growth = graph.rows * graph.rows;
+}
