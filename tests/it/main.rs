@@ -3,6 +3,7 @@
 mod accuracy;
 mod cli;
 mod fuzz_trace;
+mod golden;
 mod import;
 mod metrics;
 mod naive;
