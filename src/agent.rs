@@ -319,28 +319,8 @@ impl Agent {
         let stopped = self.stopped;
         let one = &mut self.conversations[thread as usize];
         match one.phase {
-            Phase::Starting => {
-                if stopped {
-                    one.phase = Phase::Ended;
-                    return;
-                }
-            }
-            Phase::Retrying { since } => {
-                one.retried += now - since;
-                if stopped {
-                    needs.push(Need::LapEnded {
-                        thread,
-                        lap: one.lap,
-                        gap: GapParts {
-                            client: one.retried,
-                            ..GapParts::default()
-                        },
-                        cut: Span::ZERO,
-                    });
-                    one.phase = Phase::Ended;
-                    return;
-                }
-            }
+            Phase::Starting => {}
+            Phase::Retrying { since } => one.retried += now - since,
             Phase::Waiting { since, parts, cut } => {
                 let mut gap = parts;
                 // A driver in real time may wake late; being late is the client's doing.
@@ -360,6 +340,8 @@ impl Agent {
                     return;
                 }
             }
+            // The run stopped before the moment came.
+            Phase::Ended if stopped => return,
             Phase::Asleep | Phase::Calling | Phase::Joining { .. } | Phase::Ended => {
                 unreachable!("thread {thread} was woken while {:?}", one.phase)
             }
@@ -404,9 +386,8 @@ impl Agent {
         }
         one.attempts = 0;
         let step = &session.threads[thread as usize].steps[one.step as usize];
-        if outcome.failed() {
-            self.stopped |= conduct.on_refusal == OnRefusal::Stop;
-        } else {
+        let stops = outcome.failed() && conduct.on_refusal == OnRefusal::Stop;
+        if !outcome.failed() {
             // An answer that the next prompt does not carry, or not all of, is not seen again.
             let said = match conduct.history {
                 History::Said => output.min(step.output_tokens),
@@ -417,6 +398,14 @@ impl Agent {
             one.computed = one.computed.max(computed);
         }
         let at = one.step;
+        self.conversations[thread as usize].phase = Phase::Joining { since: now };
+        if stops && !self.stopped {
+            self.stop(now, needs);
+            for parent in 0..self.conversations.len() as u32 {
+                self.pass_gap(session, conduct, now, parent, needs);
+            }
+            return;
+        }
         if !self.stopped {
             for spawn in &step.gap.spawns {
                 let child = &mut self.conversations[spawn.thread as usize];
@@ -430,8 +419,34 @@ impl Agent {
                 });
             }
         }
-        self.conversations[thread as usize].phase = Phase::Joining { since: now };
         self.pass_gap(session, conduct, now, thread, needs);
+    }
+
+    /// Ends every conversation that waits for a moment to come; calls that are out are waited for.
+    fn stop(&mut self, now: Time, needs: &mut Vec<Need>) {
+        self.stopped = true;
+        for (thread, one) in self.conversations.iter_mut().enumerate() {
+            let (mut gap, cut) = match one.phase {
+                Phase::Starting => {
+                    one.phase = Phase::Ended;
+                    continue;
+                }
+                Phase::Retrying { since } => {
+                    one.retried += now - since;
+                    (GapParts::default(), Span::ZERO)
+                }
+                Phase::Waiting { since, parts, cut } => (passed(&parts, now - since), cut),
+                Phase::Asleep | Phase::Calling | Phase::Joining { .. } | Phase::Ended => continue,
+            };
+            gap.client += one.retried;
+            one.phase = Phase::Ended;
+            needs.push(Need::LapEnded {
+                thread: thread as u32,
+                lap: one.lap,
+                gap,
+                cut,
+            });
+        }
     }
 
     /// Lets the gap pass once no joined child is left to wait for.
@@ -494,6 +509,23 @@ impl Agent {
             };
             needs.push(Need::RunEnded { outcome });
         }
+    }
+}
+
+/// Returns what has passed of a gap `elapsed` after its children had ended: tools come first, people last.
+fn passed(gap: &GapParts, elapsed: Span) -> GapParts {
+    let mut left = elapsed;
+    let mut take = |part: Span| {
+        let taken = part.min(left);
+        left = left.saturating_sub(taken);
+        taken
+    };
+    let (tool, client, wait) = (take(gap.tool), take(gap.client), take(gap.wait));
+    GapParts {
+        client: client + left,
+        tool,
+        wait,
+        subagent: gap.subagent,
     }
 }
 

@@ -137,7 +137,10 @@ impl<'t> Fleet<'t> {
             match timer {
                 Timer::Start(run) => self.start(now, run, lane, calls, sink),
                 Timer::Wake(run, thread) => {
-                    self.tell(now, run, Input::Wake { thread }, calls, sink)
+                    // A run that stopped has left its timers behind.
+                    if self.running.contains_key(&run) {
+                        self.tell(now, run, Input::Wake { thread }, calls, sink);
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use laptime::rig::step::StepLoop;
 use laptime::study::calibrate::schedule::{Server, Size, calls, cold_batch};
 use laptime::study::calibrate::{Observation, Problem, between, predict};
 use laptime::units::{Span, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that was found.
 pub(crate) struct Found {
@@ -206,18 +206,17 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         .filter(|turn| turn.model == model)
         .collect();
     let mut names: Vec<String> = turns.iter().map(|turn| turn.state.clone()).collect();
-    names.dedup();
     names.sort();
     names.dedup();
     let mut states: BTreeMap<String, State> = names
         .iter()
         .map(|name| {
-            let of_state = turns
+            let of_state: Vec<&Turn> = turns
                 .iter()
                 .copied()
                 .filter(|turn| turn.state == *name)
                 .collect();
-            (name.clone(), state(of_state, model, catalog))
+            (name.clone(), state(&of_state, model, catalog))
         })
         .collect();
     if states.len() == 1 {
@@ -257,9 +256,9 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
     }
 }
 
-fn state(turns: Vec<&Turn>, model: &str, catalog: &Catalog) -> State {
-    let coefficients = fit(&turns, model, catalog);
-    let all = runs_of(&turns);
+fn state(turns: &[&Turn], model: &str, catalog: &Catalog) -> State {
+    let coefficients = fit(turns, model, catalog);
+    let all = runs_of(turns);
     let runs = all.iter().map(|(run, of_run)| {
         let rest: Vec<&Turn> = turns
             .iter()
@@ -372,46 +371,40 @@ pub(crate) fn replay_shared(
     };
     let sizes = points::captured("vllm").sizes();
     let mut engine = StepLoop::new(<Vllm>::new(settings, content), StepCost::new(with, sizes));
-    let at = |secs: f64| Time(Span::from_secs(secs).0);
+    let after = |from: Time, secs: f64| Time(from.0 + Span::from_secs(secs).0);
     // When the next call of each run is made, and which it is.
-    let mut due: BTreeMap<(Time, usize), ()> = turns
-        .iter()
-        .enumerate()
-        .filter(|(_, turn)| turn.turn == 1)
-        .map(|(index, turn)| ((at(turn.start_s), index), ()))
+    let firsts = turns.iter().enumerate().filter(|(_, turn)| turn.turn == 1);
+    let mut due: BTreeSet<(Time, usize)> = firsts
+        .map(|(index, turn)| (after(Time::ZERO, turn.start_s), index))
         .collect();
     let mut took = vec![0.0; turns.len()];
     let mut replies = Vec::new();
-    loop {
-        let call = due.first_key_value().map(|(&(time, _), ())| time);
-        let Some(now) = call.into_iter().chain(engine.next_event()).min() else {
-            break;
-        };
+    while let Some(now) = due
+        .first()
+        .map(|&(time, _)| time)
+        .into_iter()
+        .chain(engine.next_event())
+        .min()
+    {
         engine.advance(now, &mut replies);
         for reply in replies.drain(..) {
             let index = reply.call.0 as usize;
             took[index] = (reply.finished - reply.submitted).secs();
-            let next = turns
-                .get(index + 1)
-                .filter(|next| next.run == turns[index].run);
-            if let Some(next) = next {
-                due.insert(
-                    (
-                        Time(reply.finished.0 + Span::from_secs(next.wait_s).0),
-                        index + 1,
-                    ),
-                    (),
-                );
+            let same = |next: &&SharedTurn| next.run == turns[index].run;
+            if let Some(next) = turns.get(index + 1).filter(same) {
+                due.insert((after(reply.finished, next.wait_s), index + 1));
             }
         }
-        while let Some((&(time, index), ())) = due.first_key_value() {
-            if time > now {
-                break;
-            }
-            due.pop_first();
+        while due.first().is_some_and(|&(time, _)| time <= now) {
+            let (_, index) = due.pop_first().expect("a call is due");
             engine.submit(now, calls[index]);
         }
     }
+    sum_up(turns, &took)
+}
+
+/// Returns the errors of runs and of turns, given how long each turn took in the replay.
+fn sum_up(turns: &[SharedTurn], took: &[f64]) -> (Vec<SharedRun>, Vec<f64>) {
     let mut runs: Vec<SharedRun> = Vec::new();
     let mut errors = Vec::new();
     let mut predicted = 0.0;

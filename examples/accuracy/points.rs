@@ -214,9 +214,9 @@ pub(crate) fn uneven(cell: &Cell) -> Vec<Size> {
     let sequences = cell.sequences as f64;
     if cell.sequences > 1 && cell.answer_tokens_mean < most as f64 - 0.5 {
         let rest = (sequences * cell.answer_tokens_mean - most as f64) / (sequences - 1.0);
-        sizes
-            .iter_mut()
-            .for_each(|size| size.output = rest.round().max(1.0) as u64);
+        for size in &mut sizes {
+            size.output = rest.round().max(1.0) as u64;
+        }
         sizes[0].output = most;
     }
     sizes

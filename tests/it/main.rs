@@ -7,6 +7,7 @@ mod fuzz_trace;
 mod golden;
 mod import;
 mod metrics;
+mod naive;
 mod oracle;
 mod recorded_engines;
 mod schema;

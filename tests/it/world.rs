@@ -478,8 +478,8 @@ fn named(index: u64) -> Piece {
     }
 }
 
-/// Runs `check` for many seeds, or for the one in `SEED`; says which seed failed.
-pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
+/// Returns the seed in `SEED`, or as many as `LAPTIME_SWARM_RUNS` says.
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| {
         let value = std::env::var(name).ok()?;
         Some(
@@ -488,11 +488,15 @@ pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwin
                 .unwrap_or_else(|_| panic!("{name} is no number: {value}")),
         )
     };
-    let seeds = match number("SEED") {
+    match number("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("LAPTIME_SWARM_RUNS").unwrap_or(default),
-    };
-    for seed in seeds {
+    }
+}
+
+/// Runs `check` for many seeds and says which one failed.
+pub(crate) fn for_seeds(default: u64, check: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in seeds(default) {
         let failed = std::panic::catch_unwind(|| check(seed)).is_err();
         assert!(!failed, "failed with SEED={seed}");
     }

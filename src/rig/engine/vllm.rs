@@ -382,6 +382,19 @@ impl<P: Pool> Vllm<P> {
             .unwrap_or(1)
             .max(1);
         let block = self.settings.block_size;
+        let seats = self.running.len() < self.settings.max_num_seqs as usize;
+        let most = if seats && !self.waiting.is_empty() && self.settings.enable_prefix_caching {
+            // Whether there is room for whoever waits changes when somebody fills a block that both have in common,
+            // and when somebody takes one in which something was found.
+            let unchanged = |row: &Row| match (book.seq(row.seq).computed + 1) % block {
+                0 => 1,
+                filled => block - filled,
+            };
+            let fewest = step.rows.iter().map(unchanged).min();
+            most.min(fewest.unwrap_or(1))
+        } else {
+            most
+        };
         let fits = |times: u64| {
             let grown = |row: &Row| {
                 let computed = book.seq(row.seq).computed;

@@ -1,106 +1,74 @@
 //! A pool of equal blocks with prefix reuse, evicted by least recent release (vLLM's rule).
 //!
-//! A prompt is a path of content nodes and a node owns the blocks whose last token lies in it. Whoever holds a block
-//! holds everything before it, so along any path a deeper block was never released later than a shallower one. What is
-//! resident of a node is therefore always a run from its start, what is free of it a run at its end, and one queue entry
-//! stands for a whole run: cost follows the nodes a request touches, not the blocks of its prompt.
+//! A prompt is a path of content nodes and a node owns the blocks whose last token lies in it. What is resident of a
+//! node is kept as runs of blocks that were released, or are held, together, so cost follows the nodes a request touches
+//! and not the blocks of its prompt. The same content may be resident several times: where a request computes what is
+//! there already, vLLM keeps both copies, finds the older one, and evicts each in its turn.
 
+use super::path::{Key, Path, StateHold};
 use super::pool::Pool;
-use crate::call::{Call, Realms};
-use crate::ids::NodeId;
+use crate::call::Call;
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 
-/// The key of a node's copy: content node and realm.
-type Key = u64;
-
-/// A stretch of a request's path: the blocks that one node owns.
-#[derive(Clone, Copy, Debug)]
-struct Stretch {
-    key: Key,
-    /// The index of the first block that is not the node's any more, counted from the start of the prompt.
-    end: u32,
-}
-
-/// The blocks a request would hold, by the nodes that own them, from the start of its prompt.
-#[derive(Clone, Default, Debug)]
-pub struct Path {
-    stretches: Vec<Stretch>,
-    /// The number of blocks whose content has a name; what follows is private to the request.
-    named: u32,
-}
-
-/// A recurrent state that a request holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StateHold {
-    key: Key,
-    block: u32,
-}
-
-fn key(content: &Content, node: NodeId, realms: Realms) -> Key {
-    let realm = if content.is_head(node) {
-        realms.head
-    } else {
-        realms.private
-    };
-    u64::from(node.0) << 32 | u64::from(realm)
-}
-
 /// What a request holds of the pool.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Holding {
     /// Blocks taken from the pool or shared with others.
     blocks: u32,
     /// Leading blocks that are registered under their content, and found by others.
     registered: u32,
+    /// Which those are, from the start of the prompt.
+    grips: Vec<Grip>,
 }
 
-/// What the pool knows of one node's blocks; indices count from the start of the prompt.
-#[derive(Clone, Default, Debug)]
-struct Residence {
-    /// One past the last resident block, or the node's first block when none is.
-    resident: u32,
-    /// How far each holder holds. Few, because a node's holders are the calls in flight that share it.
-    holders: Vec<u32>,
-    /// Queue entries of the free run at the end, deepest and oldest first.
-    entries: Vec<u32>,
-}
-
-/// A run of free blocks that still have their content.
+/// Blocks that a request holds of one copy.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    previous: u32,
-    next: u32,
-    what: Free,
+struct Grip {
+    key: Key,
+    copy: u32,
     from: u32,
     to: u32,
 }
 
-/// What free blocks hold.
+/// One copy of blocks of a node; indices count from the start of the prompt.
+#[derive(Clone, Debug)]
+struct Copy {
+    name: u32,
+    /// Entries of its runs, which do not overlap, in ascending order.
+    runs: Vec<u32>,
+}
+
+/// A run of blocks with content, or a state.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    previous: u32,
+    next: u32,
+    what: What,
+    from: u32,
+    to: u32,
+    /// How many hold it; in the queue while nobody does.
+    holders: u32,
+}
+
+/// What blocks hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Free {
-    /// Keys and values of a node.
-    Run(Key),
+enum What {
+    /// Keys and values: this copy of this node.
+    Run(Key, u32),
     /// A recurrent state, kept after this block of this node.
     State(Key, u32),
 }
 
-/// A recurrent state that can be resumed from.
-#[derive(Clone, Copy, Debug)]
-struct State {
-    holders: u32,
-    /// Its place in the queue while nobody holds it.
-    entry: u32,
+/// Part of a copy that serves a look-up.
+struct Found {
+    /// The copy's place in its node's list.
+    copy: usize,
+    to: u32,
+    free: bool,
 }
 
 const NOBODY: u32 = u32::MAX;
-
-impl Residence {
-    /// Returns one past the last block that anybody holds, or zero.
-    fn held(&self) -> u32 {
-        self.holders.iter().copied().max().unwrap_or(0)
-    }
-}
 
 /// A pool of equal blocks.
 #[derive(Clone, Debug)]
@@ -110,15 +78,17 @@ pub struct BlockPool {
     blank: u64,
     /// Free blocks that still have their content.
     kept: u64,
-    nodes: FxHashMap<Key, Residence>,
-    states: FxHashMap<(Key, u32), State>,
+    /// What is resident of each node, the copy that was registered first at the front.
+    nodes: FxHashMap<Key, Vec<Copy>>,
+    states: FxHashMap<(Key, u32), u32>,
     /// Blocks that one recurrent state occupies.
     state_blocks: u32,
     entries: Vec<Entry>,
     unused: Vec<u32>,
-    /// The oldest and the newest entry.
+    /// The oldest and the newest entry of the queue.
     oldest: u32,
     newest: u32,
+    copies: u32,
     /// Blocks whose content was lost to make room, ever.
     evicted: u64,
     caching: bool,
@@ -141,34 +111,14 @@ impl Pool for BlockPool {
             unused: Vec::new(),
             oldest: NOBODY,
             newest: NOBODY,
+            copies: 0,
             evicted: 0,
             caching,
         }
     }
 
     fn path(call: &Call, content: &Content, block: u64) -> Path {
-        let tip = if call.output_shared {
-            call.output
-        } else {
-            call.prompt
-        };
-        let mut nodes = Vec::new();
-        content.path(tip, &mut nodes);
-        let mut path = Path {
-            stretches: Vec::with_capacity(nodes.len()),
-            named: 0,
-        };
-        for node in nodes {
-            let end = (content.end(node).0 / block) as u32;
-            if end > path.named {
-                path.stretches.push(Stretch {
-                    key: key(content, node, call.realms),
-                    end,
-                });
-                path.named = end;
-            }
-        }
-        path
+        Path::of(call, content, block)
     }
 
     fn capacity(&self) -> u64 {
@@ -184,44 +134,38 @@ impl Pool for BlockPool {
     }
 
     fn look_up(&self, path: &Path, limit: u64) -> (u64, u64) {
-        if !self.caching {
-            return (0, 0);
-        }
         let limit = limit.min(u64::from(u32::MAX)) as u32;
-        let (mut hit, mut free) = (0, 0);
+        let (mut at, mut free) = (0, 0);
         for stretch in &path.stretches {
-            let Some(residence) = self.nodes.get(&stretch.key) else {
-                break;
-            };
-            let found = residence.resident.min(stretch.end).min(limit);
-            if found > hit {
-                free += u64::from(found - residence.held().clamp(hit, found));
-                hit = found;
-            }
-            if found < stretch.end {
-                break;
+            while at < stretch.end.min(limit) {
+                let Some(found) = self.find(stretch.key, at) else {
+                    return (u64::from(at), free);
+                };
+                let to = found.to.min(limit);
+                free += if found.free { u64::from(to - at) } else { 0 };
+                at = to;
             }
         }
-        (u64::from(hit), free)
+        (u64::from(at), free)
     }
 
     fn take_hit(&mut self, path: &Path, hit: u64) -> Holding {
         let hit = hit as u32;
-        let mut from = 0;
+        let mut grips = Vec::new();
+        let mut at = 0;
         for stretch in &path.stretches {
-            if from >= hit {
-                break;
+            while at < stretch.end.min(hit) {
+                let found = self.find(stretch.key, at).expect("a hit is resident");
+                let to = found.to.min(hit);
+                grips.push(self.grip(stretch.key, found.copy, at, to));
+                at = to;
             }
-            let to = stretch.end.min(hit);
-            let residence = self.nodes.get_mut(&stretch.key).expect("a hit is resident");
-            assert!(residence.resident >= to, "a hit is resident");
-            residence.holders.push(to);
-            self.claim(stretch.key, to);
-            from = stretch.end;
         }
+        assert_eq!(at, hit, "a hit is resident");
         Holding {
             blocks: hit,
             registered: hit,
+            grips,
         }
     }
 
@@ -230,113 +174,41 @@ impl Pool for BlockPool {
     }
 
     fn grow(&mut self, holding: &mut Holding, blocks: u64) {
-        let mut wanted = blocks.saturating_sub(Self::held(holding));
-        assert!(
-            wanted <= self.free(),
-            "wanted {wanted} blocks where {} are free",
-            self.free()
-        );
+        let wanted = blocks.saturating_sub(Self::held(holding));
+        self.take(wanted);
         holding.blocks += wanted as u32;
-        let blank = wanted.min(self.blank);
-        self.blank -= blank;
-        wanted -= blank;
-        while wanted > 0 {
-            wanted -= self.evict(wanted);
-        }
     }
 
     fn register(&mut self, path: &Path, holding: &mut Holding, full: u64) {
         if !self.caching {
             return;
         }
-        let full = (full as u32).min(path.named).min(holding.blocks);
-        if full <= holding.registered {
-            return;
-        }
+        let full = full.min(u64::from(path.named.min(holding.blocks))) as u32;
         let first = path
             .stretches
             .partition_point(|stretch| stretch.end <= holding.registered);
-        for index in first..path.stretches.len() {
-            let start = if index == 0 {
-                0
-            } else {
-                path.stretches[index - 1].end
-            };
-            if start >= full {
+        for stretch in &path.stretches[first..] {
+            let from = holding.registered;
+            if from >= full {
                 break;
             }
-            let stretch = path.stretches[index];
             let to = stretch.end.min(full);
-            let residence = self.nodes.entry(stretch.key).or_insert_with(|| Residence {
-                resident: start,
-                holders: Vec::new(),
-                entries: Vec::new(),
-            });
-            let already = holding.registered.max(start);
-            if holding.registered > start {
-                let mine = residence
-                    .holders
-                    .iter_mut()
-                    .find(|held| **held == holding.registered);
-                *mine.expect("a partly held node knows its holder") = to;
-            } else {
-                residence.holders.push(to);
-            }
-            let resident = residence.resident;
-            residence.resident = resident.max(to);
-            if resident > already {
-                // Somebody else had computed the same content by now. The two are merged into one block, which
-                // frees ours; vLLM would keep both until one is evicted.
-                self.blank += u64::from(resident.min(to) - already);
-                self.claim(stretch.key, to);
+            if !self.extend(stretch.key, holding.grips.last_mut(), from, to) {
+                holding.grips.push(self.copy(stretch.key, from, to));
             }
             holding.registered = to;
         }
     }
 
-    fn release(&mut self, path: &Path, holding: Holding) {
-        let mut at = holding.registered;
+    fn release(&mut self, _path: &Path, holding: Holding) {
         self.blank += u64::from(holding.blocks - holding.registered);
-        let last = path.stretches.partition_point(|stretch| stretch.end < at);
-        for index in (0..path.stretches.len().min(last + 1)).rev() {
-            let start = if index == 0 {
-                0
-            } else {
-                path.stretches[index - 1].end
-            };
-            if start >= at {
-                continue;
-            }
-            let key = path.stretches[index].key;
-            let residence = self.nodes.get_mut(&key).expect("a held node is known");
-            let mine = residence
-                .holders
-                .iter()
-                .position(|&held| held == at)
-                .expect("a held node knows its holder");
-            residence.holders.swap_remove(mine);
-            let from = residence.held().max(start);
-            if from < at {
-                let entry = self.append(Free::Run(key), from, at);
-                self.nodes
-                    .get_mut(&key)
-                    .expect("still known")
-                    .entries
-                    .push(entry);
-                self.kept += u64::from(at - from);
-            }
-            at = start;
+        for grip in holding.grips.iter().rev() {
+            self.let_go(grip);
         }
     }
 
     fn state_at(path: &Path, block: u64) -> StateHold {
-        let index = path
-            .stretches
-            .partition_point(|stretch| u64::from(stretch.end) < block);
-        StateHold {
-            key: path.stretches[index].key,
-            block: block as u32,
-        }
+        path.state_at(block)
     }
 
     fn look_up_state(&self, path: &Path, limit: u64) -> u64 {
@@ -363,15 +235,12 @@ impl Pool for BlockPool {
 
     fn take_state(&mut self, path: &Path, block: u64) -> StateHold {
         let hold = Self::state_at(path, block);
-        let state = self
-            .states
-            .get_mut(&(hold.key, hold.block))
-            .expect("a state that was found is there");
+        let index = self.states[&(hold.key, hold.block)];
+        let state = &mut self.entries[index as usize];
         state.holders += 1;
         if state.holders == 1 {
-            let entry = state.entry;
             self.kept -= u64::from(self.state_blocks);
-            self.unlink(entry);
+            self.unlink(index);
         }
         hold
     }
@@ -387,43 +256,38 @@ impl Pool for BlockPool {
         if self.free() < u64::from(self.state_blocks) {
             return None;
         }
-        let mut room = Holding::default();
-        self.grow(&mut room, u64::from(self.state_blocks));
-        self.states.insert(
-            (hold.key, hold.block),
-            State {
-                holders: 1,
-                entry: NOBODY,
-            },
-        );
+        self.take(u64::from(self.state_blocks));
+        let index = self.enter(Entry {
+            previous: NOBODY,
+            next: NOBODY,
+            what: What::State(hold.key, hold.block),
+            from: 0,
+            to: self.state_blocks,
+            holders: 1,
+        });
+        self.states.insert((hold.key, hold.block), index);
         Some(hold)
     }
 
     fn release_state(&mut self, hold: StateHold) {
-        let state = self
-            .states
-            .get_mut(&(hold.key, hold.block))
-            .expect("a held state is there");
+        let index = self.states[&(hold.key, hold.block)];
+        let state = &mut self.entries[index as usize];
         state.holders -= 1;
         if state.holders == 0 {
-            let entry = self.append(Free::State(hold.key, hold.block), 0, self.state_blocks);
-            self.states
-                .get_mut(&(hold.key, hold.block))
-                .expect("still there")
-                .entry = entry;
             self.kept += u64::from(self.state_blocks);
+            self.append(index);
         }
     }
 
     fn check(&self) {
-        let length = |entry: u32| {
-            u64::from(self.entries[entry as usize].to - self.entries[entry as usize].from)
-        };
+        let length = |entry: &Entry| u64::from(entry.to - entry.from);
         let mut queued = 0;
         let mut at = self.oldest;
         while at != NOBODY {
-            queued += length(at);
-            at = self.entries[at as usize].next;
+            let entry = &self.entries[at as usize];
+            assert_eq!(entry.holders, 0, "what is held is not in the queue");
+            queued += length(entry);
+            at = entry.next;
         }
         assert_eq!(queued, self.kept, "the queue and its count differ");
         assert!(
@@ -434,29 +298,189 @@ impl Pool for BlockPool {
 }
 
 impl BlockPool {
-    /// Takes the node's free blocks before `to` out of the queue, because somebody holds them now.
-    fn claim(&mut self, key: Key, to: u32) {
-        while let Some(&entry) = self
-            .nodes
-            .get(&key)
-            .and_then(|residence| residence.entries.last())
-        {
-            let run = &mut self.entries[entry as usize];
-            if run.from >= to {
-                return;
+    /// Takes free blocks out of the pool, evicting what was released longest ago.
+    fn take(&mut self, mut wanted: u64) {
+        assert!(
+            wanted <= self.free(),
+            "wanted {wanted} blocks where {} are free",
+            self.free()
+        );
+        let blank = wanted.min(self.blank);
+        self.blank -= blank;
+        wanted -= blank;
+        while wanted > 0 {
+            wanted -= self.evict(wanted);
+        }
+    }
+
+    /// Returns what serves a look-up from block `at` of a node on: of several copies the one registered first.
+    fn find(&self, key: Key, at: u32) -> Option<Found> {
+        // Where an earlier copy begins, it serves from there on.
+        let mut bound = u32::MAX;
+        for (copy, runs) in self.nodes.get(&key)?.iter().enumerate() {
+            let next = runs
+                .runs
+                .partition_point(|&run| self.entries[run as usize].to <= at);
+            let Some(&run) = runs.runs.get(next) else {
+                continue;
+            };
+            let run = &self.entries[run as usize];
+            if run.from > at {
+                bound = bound.min(run.from);
+                continue;
             }
-            self.kept -= u64::from(run.to.min(to) - run.from);
-            if run.to > to {
-                // The entry reaches deeper: that part stays free, and as old as it was.
-                run.from = to;
-                return;
+            return Some(Found {
+                copy,
+                to: run.to.min(bound),
+                free: run.holders == 0,
+            });
+        }
+        None
+    }
+
+    /// Takes hold of blocks that lie in one run of a copy.
+    fn grip(&mut self, key: Key, copy: usize, from: u32, to: u32) -> Grip {
+        let name = self.nodes[&key][copy].name;
+        self.split(key, copy, from);
+        self.split(key, copy, to);
+        let runs = &self.nodes[&key][copy].runs;
+        let at = runs.partition_point(|&run| self.entries[run as usize].to <= from);
+        let run = runs[at];
+        let entry = &mut self.entries[run as usize];
+        assert_eq!((entry.from, entry.to), (from, to), "a grip lies in one run");
+        entry.holders += 1;
+        if entry.holders == 1 {
+            self.kept -= u64::from(to - from);
+            self.unlink(run);
+        }
+        Grip {
+            key,
+            copy: name,
+            from,
+            to,
+        }
+    }
+
+    /// Splits the run of a copy in which block `at` lies, so that one begins there.
+    fn split(&mut self, key: Key, copy: usize, at: u32) {
+        let runs = &self.nodes[&key][copy].runs;
+        let place = runs.partition_point(|&run| self.entries[run as usize].to <= at);
+        let Some(&run) = runs.get(place) else {
+            return;
+        };
+        let entry = self.entries[run as usize];
+        if entry.from >= at {
+            return;
+        }
+        self.entries[run as usize].to = at;
+        let deeper = self.enter(Entry { from: at, ..entry });
+        if entry.holders == 0 {
+            // The deeper part is the next to be evicted, as it was.
+            self.link_before(deeper, run);
+        }
+        let copies = self.nodes.get_mut(&key).expect("the node was just there");
+        copies[copy].runs.insert(place + 1, deeper);
+    }
+
+    /// Registers blocks that continue those of `grip` in the same copy; returns whether they do.
+    ///
+    /// They must not come before what a later copy registered earlier.
+    fn extend(&mut self, key: Key, grip: Option<&mut Grip>, from: u32, to: u32) -> bool {
+        let Some(grip) = grip.filter(|grip| grip.key == key && grip.to == from) else {
+            return false;
+        };
+        let copies = self.nodes.get_mut(&key).expect("what is held is resident");
+        let copy = copies
+            .iter()
+            .position(|copy| copy.name == grip.copy)
+            .expect("what is held is resident");
+        let entries = &self.entries;
+        let beyond = |copy: &Copy| {
+            let last = copy.runs.last().expect("a copy has a run");
+            entries[*last as usize].to > from
+        };
+        if copies[copy..].iter().any(beyond) {
+            return false;
+        }
+        grip.to = to;
+        let last = *copies[copy].runs.last().expect("a copy has a run");
+        let entry = &mut self.entries[last as usize];
+        if entry.holders == 1 {
+            entry.to = to;
+        } else {
+            let run = self.enter(Entry {
+                previous: NOBODY,
+                next: NOBODY,
+                what: What::Run(key, grip.copy),
+                from,
+                to,
+                holders: 1,
+            });
+            let copies = self.nodes.get_mut(&key).expect("the node was just there");
+            copies[copy].runs.push(run);
+        }
+        true
+    }
+
+    /// Registers blocks as a copy of their own.
+    fn copy(&mut self, key: Key, from: u32, to: u32) -> Grip {
+        let name = self.copies;
+        self.copies += 1;
+        let run = self.enter(Entry {
+            previous: NOBODY,
+            next: NOBODY,
+            what: What::Run(key, name),
+            from,
+            to,
+            holders: 1,
+        });
+        let copies = self.nodes.entry(key).or_default();
+        copies.push(Copy {
+            name,
+            runs: vec![run],
+        });
+        Grip {
+            key,
+            copy: name,
+            from,
+            to,
+        }
+    }
+
+    /// Lets go of blocks, the deepest first.
+    fn let_go(&mut self, grip: &Grip) {
+        let copies = &self.nodes[&grip.key];
+        let copy = copies
+            .iter()
+            .position(|copy| copy.name == grip.copy)
+            .expect("what is held is resident");
+        let runs = &copies[copy].runs;
+        let entries = &self.entries;
+        let first = runs.partition_point(|&run| entries[run as usize].to <= grip.from);
+        let last = runs.partition_point(|&run| entries[run as usize].from < grip.to);
+        for place in (first..last).rev() {
+            let run = self.nodes[&grip.key][copy].runs[place];
+            let entry = &mut self.entries[run as usize];
+            entry.holders -= 1;
+            if entry.holders > 0 {
+                continue;
             }
-            self.nodes
-                .get_mut(&key)
-                .expect("just looked up")
-                .entries
-                .pop();
-            self.unlink(entry);
+            let released = *entry;
+            self.kept += u64::from(released.to - released.from);
+            let newest = self.newest;
+            let joins = newest != NOBODY && {
+                let newest = &self.entries[newest as usize];
+                newest.what == released.what && newest.from == released.to
+            };
+            if joins {
+                // Released right after what lies deeper: from now on they are one run.
+                self.entries[newest as usize].from = released.from;
+                self.unused.push(run);
+                let copies = self.nodes.get_mut(&grip.key).expect("it is resident");
+                copies[copy].runs.remove(place);
+            } else {
+                self.append(run);
+            }
         }
     }
 
@@ -465,42 +489,42 @@ impl BlockPool {
         let oldest = self.oldest;
         assert_ne!(oldest, NOBODY, "free blocks are blank or queued");
         let run = &mut self.entries[oldest as usize];
-        let key = match run.what {
-            Free::Run(key) => key,
-            Free::State(key, block) => {
+        let size = u64::from(run.to - run.from);
+        let (key, name) = match run.what {
+            What::Run(key, name) => (key, name),
+            What::State(key, block) => {
                 // A state is lost as a whole; what it leaves over is blank.
-                let size = u64::from(run.to - run.from);
                 self.states.remove(&(key, block));
                 self.unlink(oldest);
+                self.unused.push(oldest);
                 self.kept -= size;
                 self.evicted += size;
                 self.blank += size.saturating_sub(wanted);
                 return size.min(wanted);
             }
         };
-        let taken = wanted.min(u64::from(run.to - run.from));
-        let residence = self
-            .nodes
-            .get_mut(&key)
-            .expect("a queued run belongs to a node");
-        assert_eq!(
-            residence.resident, run.to,
-            "the deepest blocks of a node are its oldest"
-        );
+        let taken = wanted.min(size);
         run.to -= taken as u32;
-        residence.resident = run.to;
         self.kept -= taken;
         self.evicted += taken;
-        if run.from == run.to {
-            residence.entries.remove(0);
-            if residence.entries.is_empty() && residence.holders.is_empty() {
+        if taken == size {
+            self.unlink(oldest);
+            self.unused.push(oldest);
+            let copies = self.nodes.get_mut(&key).expect("a run belongs to a node");
+            let copy = copies.iter().position(|copy| copy.name == name);
+            let copy = copy.expect("a run belongs to a copy");
+            copies[copy].runs.retain(|&other| other != oldest);
+            if copies[copy].runs.is_empty() {
+                copies.remove(copy);
+            }
+            if copies.is_empty() {
                 self.nodes.remove(&key);
             }
-            self.unlink(oldest);
         }
         taken
     }
 
+    /// Takes an entry out of the queue.
     fn unlink(&mut self, index: u32) {
         let entry = self.entries[index as usize];
         match entry.previous {
@@ -511,29 +535,39 @@ impl BlockPool {
             NOBODY => self.newest = entry.previous,
             next => self.entries[next as usize].previous = entry.previous,
         }
-        self.unused.push(index);
     }
 
-    fn append(&mut self, what: Free, from: u32, to: u32) -> u32 {
-        let entry = Entry {
-            previous: self.newest,
-            next: NOBODY,
-            what,
-            from,
-            to,
-        };
-        let index = if let Some(index) = self.unused.pop() {
+    /// Puts an entry at the end of the queue.
+    fn append(&mut self, index: u32) {
+        let newest = self.newest;
+        let entry = &mut self.entries[index as usize];
+        (entry.previous, entry.next) = (newest, NOBODY);
+        match newest {
+            NOBODY => self.oldest = index,
+            newest => self.entries[newest as usize].next = index,
+        }
+        self.newest = index;
+    }
+
+    /// Puts an entry before another one in the queue.
+    fn link_before(&mut self, index: u32, other: u32) {
+        let previous = self.entries[other as usize].previous;
+        let entry = &mut self.entries[index as usize];
+        (entry.previous, entry.next) = (previous, other);
+        self.entries[other as usize].previous = index;
+        match previous {
+            NOBODY => self.oldest = index,
+            previous => self.entries[previous as usize].next = index,
+        }
+    }
+
+    fn enter(&mut self, entry: Entry) -> u32 {
+        if let Some(index) = self.unused.pop() {
             self.entries[index as usize] = entry;
             index
         } else {
             self.entries.push(entry);
             self.entries.len() as u32 - 1
-        };
-        match self.newest {
-            NOBODY => self.oldest = index,
-            newest => self.entries[newest as usize].next = index,
         }
-        self.newest = index;
-        index
     }
 }

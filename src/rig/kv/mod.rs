@@ -1,6 +1,7 @@
 //! What engines build their caches on. Each piece counts what it holds and never invents or loses a block.
 
 pub mod blocks;
+pub mod path;
 pub mod pool;
 pub mod slots;
 

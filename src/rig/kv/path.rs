@@ -1,0 +1,81 @@
+//! The blocks of a request, by the content nodes that own them.
+//!
+//! A node owns the blocks whose last token lies in it. Copies of a node in different realms are different content.
+
+use crate::call::{Call, Realms};
+use crate::ids::NodeId;
+use crate::trace::content::Content;
+
+/// The key of a node's copy: content node and realm.
+pub(super) type Key = u64;
+
+/// A stretch of a request's path: the blocks that one node owns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub(super) key: Key,
+    /// The index of the first block that is not the node's any more, counted from the start of the prompt.
+    pub(super) end: u32,
+}
+
+/// The blocks a request would hold, by the nodes that own them, from the start of its prompt.
+#[derive(Clone, Default, Debug)]
+pub struct Path {
+    pub(super) stretches: Vec<Stretch>,
+    /// The number of blocks whose content has a name; what follows is private to the request.
+    pub(super) named: u32,
+}
+
+/// A recurrent state that a request holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateHold {
+    pub(super) key: Key,
+    pub(super) block: u32,
+}
+
+impl Path {
+    /// Returns the path of a call's prompt and, where a later prompt may continue it, its answer.
+    pub(super) fn of(call: &Call, content: &Content, block: u64) -> Path {
+        let tip = if call.output_shared {
+            call.output
+        } else {
+            call.prompt
+        };
+        let mut nodes = Vec::new();
+        content.path(tip, &mut nodes);
+        let mut path = Path {
+            stretches: Vec::with_capacity(nodes.len()),
+            named: 0,
+        };
+        for node in nodes {
+            let end = (content.end(node).0 / block) as u32;
+            if end > path.named {
+                path.stretches.push(Stretch {
+                    key: key(content, node, call.realms),
+                    end,
+                });
+                path.named = end;
+            }
+        }
+        path
+    }
+
+    /// Returns the name of the state after `block`.
+    pub(super) fn state_at(&self, block: u64) -> StateHold {
+        let index = self
+            .stretches
+            .partition_point(|stretch| u64::from(stretch.end) < block);
+        StateHold {
+            key: self.stretches[index].key,
+            block: block as u32,
+        }
+    }
+}
+
+fn key(content: &Content, node: NodeId, realms: Realms) -> Key {
+    let realm = if content.is_head(node) {
+        realms.head
+    } else {
+        realms.private
+    };
+    u64::from(node.0) << 32 | u64::from(realm)
+}
