@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod cli;
+mod documents;
 mod fuzz_trace;
 mod golden;
 mod import;

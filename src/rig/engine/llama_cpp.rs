@@ -428,7 +428,9 @@ impl Engine for LlamaCpp {
         let mut parts: Vec<Part> = rows.iter().map(part).collect();
         if parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
-            parts.iter().for_each(|part| graph.add_row(part.at));
+            for part in &parts {
+                graph.add_row(part.at);
+            }
             if self.settings.pool.is_some() {
                 share_one_stream(&mut graph, self.idle_tokens());
             }
@@ -443,7 +445,7 @@ impl Engine for LlamaCpp {
             let reaches_stop = parts.iter().any(|part| part.reaches_stop);
             let last = graphs.len() - 1;
             for (index, graph) in graphs.iter_mut().enumerate() {
-                graph.overlapped = !graph.chunks.is_empty() && !(index == last && reaches_stop);
+                graph.overlapped = !graph.chunks.is_empty() && (index != last || !reaches_stop);
             }
         }
     }

@@ -411,9 +411,9 @@ impl<P: Pool> Vllm<P> {
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             if fits(middle) {
-                low = middle
+                low = middle;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low
