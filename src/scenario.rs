@@ -369,8 +369,8 @@ mod tests {
             "scenarios/one.toml:2: unknown key `agnets`; did you mean `agents`?",
         );
         refused(
-            "\n\npace_scale = 2",
-            "scenarios/one.toml:3: unknown key `pace_scale`; did you mean `pace-scale`?",
+            "\n\nidle_cap = 2",
+            "scenarios/one.toml:3: unknown key `idle_cap`; did you mean `idle-cap`?",
         );
         refused(
             "json = 'x'",
