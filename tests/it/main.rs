@@ -1,5 +1,6 @@
 //! The one integration binary: a module per subject.
 
+mod agent;
 mod cli;
 mod fuzz_trace;
 mod import;
