@@ -2,7 +2,6 @@
 //!
 //! `cargo bench` prints times for each; the first group should not change from one line to the next, because a lap
 //! costs what is new in it and not what its prompt holds.
-#![expect(missing_docs, reason = "the macros of the harness have none")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use laptime::agent::Conduct;

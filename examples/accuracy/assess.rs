@@ -1,20 +1,19 @@
 //! Fits every point and says how far it is off: on what it was fitted to, and on what was left out.
 
-use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, SHARE_OF_MAY};
+use super::points::{self, FLEET, FleetPoint, RECORDED, SECOND_ROW, shares_of_may};
 use super::tables::{Cell, SharedTurn, Tables, Turn};
 use laptime::catalog::Catalog;
 use laptime::rig::Backend as _;
-use laptime::rig::cost::{Coefficients, Form, Graph, StepCost};
+use laptime::rig::cost::{Coefficients, Graph, StepCost};
 use laptime::rig::engine::vllm::Vllm;
 use laptime::rig::step::StepLoop;
 use laptime::study::calibrate::schedule::{Server, Size, calls, cold_batch};
-use laptime::study::calibrate::{Observation, Problem, between, features, predict};
+use laptime::study::calibrate::{Observation, Problem, between, predict};
 use laptime::units::{Span, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that was found.
 pub(crate) struct Found {
-    pub(crate) catalog: Catalog,
     pub(crate) fleet: Vec<Fleet>,
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) shared: Vec<SharedRun>,
@@ -93,7 +92,6 @@ pub(crate) fn assess(tables: &Tables) -> Found {
         .expect("it was recorded");
     let (shared, shared_turns) = replay_shared(&tables.shared, dense.coefficients);
     Found {
-        catalog,
         fleet,
         recorded,
         shared,
@@ -123,7 +121,14 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
         cells.iter().enumerate().map(one).collect()
     };
     let (even, uneven) = (observe(points::even), observe(points::uneven));
-    let problem = Problem::new(&even, points::fleet_freedom(point, catalog));
+    let mut seen = even.clone();
+    seen.extend(
+        cells
+            .iter()
+            .zip(&even)
+            .filter_map(|(cell, batch)| prompt_of(cell, batch)),
+    );
+    let problem = Problem::new(&seen, points::fleet_freedom(point, catalog));
     let coefficients = problem.fit();
     let fitted = problem.predict(&coefficients);
     let errors =
@@ -156,27 +161,42 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
     }
 }
 
-/// Returns the errors of prompt and decode time; several sequences mix the two, so only one alone has them.
-fn split(cell: &Cell, seen: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
-    if cell.sequences != 1 {
-        return (None, None);
+/// Returns the reading of the prompt as an observation of its own; several sequences mix it with decoding, so only one
+/// alone has it. llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
+fn prompt_of(cell: &Cell, batch: &Observation) -> Option<Observation> {
+    let mut passes = batch.passes.clone();
+    passes.retain(|(graph, _)| !graph.chunks.is_empty());
+    if cell.engine != "vllm" {
+        let chunks = passes.iter_mut().flat_map(|(graph, _)| &mut graph.chunks);
+        chunks.for_each(|chunk| chunk.first = false);
     }
-    let (reads, writes): (Vec<(Graph, u64)>, Vec<(Graph, u64)>) = seen
+    let weight = points::PROMPT_WEIGHT;
+    (cell.sequences == 1).then(|| Observation {
+        passes,
+        measured_s: cell.prompt_s,
+        weight,
+        ..batch.clone()
+    })
+}
+
+/// Returns the errors of prompt and decode time of a sequence alone.
+fn split(cell: &Cell, batch: &Observation, with: &Coefficients) -> (Option<f64>, Option<f64>) {
+    let Some(prompt) = prompt_of(cell, batch) else {
+        return (None, None);
+    };
+    let writes: Vec<(Graph, u64)> = batch
         .passes
         .iter()
+        .filter(|(graph, _)| graph.chunks.is_empty())
         .cloned()
-        .partition(|(graph, _)| !graph.chunks.is_empty());
-    // llama.cpp's own prompt time leaves out taking in the request; vLLM's was read by the client.
-    let request = if cell.engine == "vllm" {
-        0.0
-    } else {
-        with.request_s
-    };
-    let prompt = (predict(&reads, with) - request) / cell.prompt_s - 1.0;
+        .collect();
     let steps: u64 = writes.iter().map(|(_, times)| times).sum();
     let decode =
         (steps > 0).then(|| predict(&writes, with) / steps as f64 * cell.decode_per_slot_tps - 1.0);
-    (Some(prompt), decode)
+    (
+        Some(predict(&prompt.passes, with) / cell.prompt_s - 1.0),
+        decode,
+    )
 }
 
 fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded {
@@ -186,18 +206,17 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         .filter(|turn| turn.model == model)
         .collect();
     let mut names: Vec<String> = turns.iter().map(|turn| turn.state.clone()).collect();
-    names.dedup();
     names.sort();
     names.dedup();
     let mut states: BTreeMap<String, State> = names
         .iter()
         .map(|name| {
-            let of_state = turns
+            let of_state: Vec<&Turn> = turns
                 .iter()
                 .copied()
                 .filter(|turn| turn.state == *name)
                 .collect();
-            (name.clone(), state(of_state, model, catalog))
+            (name.clone(), state(&of_state, model, catalog))
         })
         .collect();
     if states.len() == 1 {
@@ -210,7 +229,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
         };
     }
     let [april, may] = ["april", "may"].map(|name| states[name].coefficients);
-    let coefficients = with_second_row(between(&april, &may, SHARE_OF_MAY));
+    let coefficients = with_second_row(between(&april, &may, &shares_of_may()));
     let runs = runs_of(&turns).into_iter().map(|(run, of_run)| {
         let rest = |state: &str| -> Option<Coefficients> {
             let rest: Vec<&Turn> = turns
@@ -221,7 +240,7 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
             (!rest.is_empty()).then(|| fit(&rest, model, catalog))
         };
         let held_out = match (rest("april"), rest("may")) {
-            (Some(april), Some(may)) => between(&april, &may, SHARE_OF_MAY),
+            (Some(april), Some(may)) => between(&april, &may, &shares_of_may()),
             // Nothing of this state is left: the other state is all there is.
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => unreachable!("both states were recorded"),
@@ -237,9 +256,9 @@ fn recorded(model: &'static str, tables: &Tables, catalog: &Catalog) -> Recorded
     }
 }
 
-fn state(turns: Vec<&Turn>, model: &str, catalog: &Catalog) -> State {
-    let coefficients = fit(&turns, model, catalog);
-    let all = runs_of(&turns);
+fn state(turns: &[&Turn], model: &str, catalog: &Catalog) -> State {
+    let coefficients = fit(turns, model, catalog);
+    let all = runs_of(turns);
     let runs = all.iter().map(|(run, of_run)| {
         let rest: Vec<&Turn> = turns
             .iter()
@@ -352,46 +371,40 @@ pub(crate) fn replay_shared(
     };
     let sizes = points::captured("vllm").sizes();
     let mut engine = StepLoop::new(<Vllm>::new(settings, content), StepCost::new(with, sizes));
-    let at = |secs: f64| Time(Span::from_secs(secs).0);
+    let after = |from: Time, secs: f64| Time(from.0 + Span::from_secs(secs).0);
     // When the next call of each run is made, and which it is.
-    let mut due: BTreeMap<(Time, usize), ()> = turns
-        .iter()
-        .enumerate()
-        .filter(|(_, turn)| turn.turn == 1)
-        .map(|(index, turn)| ((at(turn.start_s), index), ()))
+    let firsts = turns.iter().enumerate().filter(|(_, turn)| turn.turn == 1);
+    let mut due: BTreeSet<(Time, usize)> = firsts
+        .map(|(index, turn)| (after(Time::ZERO, turn.start_s), index))
         .collect();
     let mut took = vec![0.0; turns.len()];
     let mut replies = Vec::new();
-    loop {
-        let call = due.first_key_value().map(|(&(time, _), ())| time);
-        let Some(now) = call.into_iter().chain(engine.next_event()).min() else {
-            break;
-        };
+    while let Some(now) = due
+        .first()
+        .map(|&(time, _)| time)
+        .into_iter()
+        .chain(engine.next_event())
+        .min()
+    {
         engine.advance(now, &mut replies);
         for reply in replies.drain(..) {
             let index = reply.call.0 as usize;
             took[index] = (reply.finished - reply.submitted).secs();
-            let next = turns
-                .get(index + 1)
-                .filter(|next| next.run == turns[index].run);
-            if let Some(next) = next {
-                due.insert(
-                    (
-                        Time(reply.finished.0 + Span::from_secs(next.wait_s).0),
-                        index + 1,
-                    ),
-                    (),
-                );
+            let same = |next: &&SharedTurn| next.run == turns[index].run;
+            if let Some(next) = turns.get(index + 1).filter(same) {
+                due.insert((after(reply.finished, next.wait_s), index + 1));
             }
         }
-        while let Some((&(time, index), ())) = due.first_key_value() {
-            if time > now {
-                break;
-            }
-            due.pop_first();
+        while due.first().is_some_and(|&(time, _)| time <= now) {
+            let (_, index) = due.pop_first().expect("a call is due");
             engine.submit(now, calls[index]);
         }
     }
+    sum_up(turns, &took)
+}
+
+/// Returns the errors of runs and of turns, given how long each turn took in the replay.
+fn sum_up(turns: &[SharedTurn], took: &[f64]) -> (Vec<SharedRun>, Vec<f64>) {
     let mut runs: Vec<SharedRun> = Vec::new();
     let mut errors = Vec::new();
     let mut predicted = 0.0;
@@ -417,7 +430,5 @@ pub(crate) fn replay_shared(
 pub(crate) fn decode_step_s(with: &Coefficients, rows: u64) -> f64 {
     let mut graph = Graph::default();
     (0..rows).for_each(|_| graph.add_row(1));
-    let form: Form = with.form();
-    let _ = features(&[], &form);
     predict(&[(graph, 1)], with)
 }

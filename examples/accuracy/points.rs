@@ -107,8 +107,19 @@ pub(crate) const RECORDED: [&str; 3] = [
     "qwen3.6-35b-a3b-awq",
 ];
 
-/// How the default of Qwen3.6-27B AWQ is put together: this share of the way from April's coefficients to May's.
-pub(crate) const SHARE_OF_MAY: f64 = 0.4;
+/// How the default of Qwen3.6-27B AWQ is put together: what decodes lies this share of the way from April's coefficients
+/// to May's, where the worst error over the six recorded runs is smallest.
+pub(crate) const DECODE_SHARE_OF_MAY: f64 = 0.4;
+/// The same for what reads prompts.
+pub(crate) const PROMPT_SHARE_OF_MAY: f64 = 0.6;
+
+/// Returns both shares by linear coefficient.
+pub(crate) fn shares_of_may() -> [f64; FEATURES] {
+    let mut shares = [DECODE_SHARE_OF_MAY; FEATURES];
+    shares[6] = PROMPT_SHARE_OF_MAY;
+    shares[7] = PROMPT_SHARE_OF_MAY;
+    shares
+}
 
 /// The half-saturations that are tried. A dense model's is near the ratio of its fixed to its token cost; single rows
 /// cannot tell a sparse model's from the reading of experts, so those are kept in the same range.
@@ -119,13 +130,16 @@ const RECORDED_DENSE: f64 = 80.0;
 const RECORDED_SPARSE: f64 = 128.0;
 
 /// What a second row costs beside the first, as a share of a pass with one row: a prior. Dense models of the fleet study
-/// show 0.09 to 0.20.
-pub(crate) const SECOND_ROW: f64 = 0.10;
+/// show 0.09, 0.11, 0.11 and 0.20.
+pub(crate) const SECOND_ROW: f64 = 0.11;
 /// A row's cost on this card, from published rates of 32 streams: a prior.
 const ROW_DENSE_S: f64 = 3e-4;
 const ROW_SPARSE_S: f64 = 1e-4;
-/// How uneven rows wait for the longest: a prior, tuned on the contended runs.
-pub(crate) const KV_IMBALANCE: f64 = 0.5;
+/// How uneven rows wait for the longest: a prior, in the middle of 0 to 0.5, between which contended runs do not decide.
+pub(crate) const KV_IMBALANCE: f64 = 0.25;
+
+/// How much the time to read a prompt counts in a fit, beside the wall time of its batch.
+pub(crate) const PROMPT_WEIGHT: f64 = 0.2;
 
 /// Returns how the study started the engine of this cell.
 pub(crate) fn server_of(cell: &Cell, catalog: &Catalog) -> Server {
@@ -200,9 +214,9 @@ pub(crate) fn uneven(cell: &Cell) -> Vec<Size> {
     let sequences = cell.sequences as f64;
     if cell.sequences > 1 && cell.answer_tokens_mean < most as f64 - 0.5 {
         let rest = (sequences * cell.answer_tokens_mean - most as f64) / (sequences - 1.0);
-        sizes
-            .iter_mut()
-            .for_each(|size| size.output = rest.round().max(1.0) as u64);
+        for size in &mut sizes {
+            size.output = rest.round().max(1.0) as u64;
+        }
         sizes[0].output = most;
     }
     sizes

@@ -9,11 +9,13 @@ mod list;
 mod output;
 mod replay;
 mod rigs;
+mod scenario;
 mod talk;
 mod traces;
 
 use crate::error::{Error, Exit};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use std::ffi::OsString;
 
 /// Times the agent loop: replays recorded coding-agent sessions on a rig and accounts for every second.
 #[derive(Parser, Debug)]
@@ -41,7 +43,18 @@ enum Command {
 
 /// Does what the command line asks and returns how it went.
 pub fn main() -> Exit {
-    let done = match Typed::parse().command {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let typed = Typed::command().get_matches_from(&words);
+    let written_out = match typed.subcommand() {
+        Some(("replay", replay)) => scenario::written_out(&words, replay),
+        _ => Ok(None),
+    };
+    let meant = match written_out {
+        Ok(None) => Typed::from_arg_matches(&typed).unwrap_or_else(|error| error.exit()),
+        Ok(Some(words)) => Typed::parse_from(words),
+        Err(error) => return tell(&error),
+    };
+    let done = match meant.command {
         Command::Replay(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Import(command) => command.run(),

@@ -26,6 +26,7 @@ const MOST_CALLS: u64 = 4_000_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
+  laptime replay --scenario scenarios/pr-triage-four-boxes.toml
   laptime replay --trace runs/ --rig rtx-5090/vllm/qwen3.6-27b-awq --agents 8
   laptime replay --trace run.jsonl --rig m5-max-40/llama.cpp/qwen3.6-27b-q8_0 --rig dgx-spark/vllm/qwen3.6-27b-fp8
   laptime replay --trace run.jsonl --rig recorded --json - | jq .summary.lap_s";
@@ -34,14 +35,17 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Replay {
+    /// A file that holds these flags, such as scenarios/pr-triage-four-boxes.toml; flags typed as well replace its own.
+    #[arg(long, value_name = "FILE", help_heading = "Workload")]
+    scenario: Option<PathBuf>,
     /// Traces to replay, native or importable, .gz or .zst; a folder stands for all in it.
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true, help_heading = "Workload")]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "scenario", help_heading = "Workload")]
     trace: Vec<PathBuf>,
     /// HARDWARE/ENGINE[@VERSION]/MODEL to simulate, or `recorded`; may be repeated.
     #[arg(
         long,
         value_name = "RIG",
-        required_unless_present = "url",
+        required_unless_present_any = ["url", "scenario"],
         conflicts_with = "url",
         help_heading = "Rig"
     )]
@@ -145,6 +149,7 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Replay {
     /// Replays and reports.
     pub(super) fn run(self) -> Result<(), Error> {
+        self.check_scenario()?;
         if self.url.is_some() {
             return Err(Error::usage("live replay is not built into this version")
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
@@ -169,6 +174,26 @@ impl Replay {
             warn_of_failures(replayed);
         }
         self.deliver(&replays, json, folders.as_deref())
+    }
+
+    /// A scenario may leave out what is asked of a command line without one; what neither names is missing.
+    fn check_scenario(&self) -> Result<(), Error> {
+        let Some(scenario) = &self.scenario else {
+            return Ok(());
+        };
+        let missing = match (
+            self.trace.is_empty(),
+            self.rig.is_empty() && self.url.is_none(),
+        ) {
+            (false, false) => return Ok(()),
+            (true, _) => "trace",
+            (false, true) => "rig",
+        };
+        Err(
+            Error::usage(format!("{} names no `{missing}`", scenario.display())).with_help(
+                format!("give it one, or add --{missing} to the command line"),
+            ),
+        )
     }
 
     fn workload(&self, trace: &Trace) -> Result<Workload, Error> {

@@ -45,7 +45,11 @@ pub(super) fn tell(sources: &[Source], skipped: &[String], quiet: bool) {
         talk::note(quiet, &format!("{of}: {loss}"));
     }
     for source in sources {
-        some(&source.problems, |more| {
+        let problems = source.problems.iter();
+        let problems: Vec<String> = problems
+            .map(|one| format!("{}, {one}", source.name))
+            .collect();
+        some(&problems, |more| {
             let lines = counted(more, "more line");
             format!("{}: {lines} could not be used", source.name)
         });

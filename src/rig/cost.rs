@@ -369,7 +369,9 @@ mod tests {
 
     fn rows(contexts: &[u64]) -> Graph {
         let mut graph = Graph::default();
-        contexts.iter().for_each(|&context| graph.add_row(context));
+        for &context in contexts {
+            graph.add_row(context);
+        }
         graph
     }
 

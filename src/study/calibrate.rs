@@ -241,10 +241,12 @@ pub fn predict(passes: &[(Graph, u64)], coefficients: &Coefficients) -> f64 {
     )
 }
 
-/// Returns the coefficients on the line from `from` to `to`, at this share of the way.
-pub fn between(from: &Coefficients, to: &Coefficients, share: f64) -> Coefficients {
+/// Returns the coefficients that lie between two states of a machine, each this share of the way.
+///
+/// Shares are given by linear coefficient; the form is that of `from`.
+pub fn between(from: &Coefficients, to: &Coefficients, shares: &[f64; FEATURES]) -> Coefficients {
     let (a, b) = (from.linear(), to.linear());
-    let linear = std::array::from_fn(|at| a[at] * (1.0 - share) + b[at] * share);
+    let linear = std::array::from_fn(|at| a[at] * (1.0 - shares[at]) + b[at] * shares[at]);
     Coefficients::from_linear(linear, from.form())
 }
 

@@ -16,7 +16,7 @@ pub enum TraceError {
         source: std::io::Error,
     },
     /// The content is none of the formats that can be read.
-    #[error("{} is not a trace: {found}", .path.display())]
+    #[error("{}, line 1: no trace begins here: {found}", .path.display())]
     Unknown {
         /// The file.
         path: PathBuf,

@@ -284,10 +284,13 @@ fn the_wrong_file_is_refused_with_a_reason_and_a_remedy() {
         assert!(!error.help().is_empty());
         error.to_string()
     };
-    assert_eq!(refused(""), "f.jsonl is not a trace: it is empty");
+    assert_eq!(
+        refused(""),
+        "f.jsonl, line 1: no trace begins here: it is empty"
+    );
     assert_eq!(
         refused("a,b\n1,2\n"),
-        "f.jsonl is not a trace: it does not begin with JSON"
+        "f.jsonl, line 1: no trace begins here: it does not begin with JSON"
     );
     assert!(refused("{\"sessionId\":1,\"uuid\":2}\n").contains("Claude Code"));
     assert!(

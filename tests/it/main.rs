@@ -1,8 +1,10 @@
 //! The one integration binary: a module per subject.
 
+mod accuracy;
 mod agent;
 mod cli;
 mod fuzz_trace;
+mod golden;
 mod import;
 mod metrics;
 mod naive;

@@ -68,9 +68,9 @@ fn the_cost_of_a_run_equals_its_steps_summed() {
         let shared = dice.percent(50);
         let graph = |step: u64| {
             let mut graph = Graph::default();
-            contexts
-                .iter()
-                .for_each(|context| graph.add_row(context + step));
+            for context in &contexts {
+                graph.add_row(context + step);
+            }
             if shared {
                 // One stream: every row reads the tokens of all, which grow for all.
                 graph.longest = graph.contexts;

@@ -118,13 +118,14 @@ impl<'c> Server<'c> {
         let share = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
         let list = &self.slots[index].list;
         let here = common(&list.tokens, prompt);
-        let (mut keeps, mut serves) = (share(here, list.tokens.len()), share(here, prompt.len()));
+        let (mut most, mut best_share) =
+            (share(here, list.tokens.len()), share(here, prompt.len()));
         let mut best = None;
         for (place, (saved, _)) in self.host.iter().enumerate() {
             let there = common(&saved.tokens, prompt);
             let (kept, served) = (share(there, saved.tokens.len()), share(there, prompt.len()));
-            if kept >= 0.25 && kept > keeps && served > serves {
-                (keeps, serves, best) = (kept, served, Some(place));
+            if kept >= 0.25 && kept > most && served > best_share {
+                (most, best_share, best) = (kept, served, Some(place));
             }
         }
         if let Some(place) = best {

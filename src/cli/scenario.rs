@@ -1,0 +1,60 @@
+//! From a scenario to the words of a command line, so that a file and a person are read by the same rules.
+
+use super::talk;
+use crate::error::Error;
+use crate::scenario::Scenario;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Returns the command line with the scenario it names written out; nothing where it names none.
+///
+/// What was typed replaces what the scenario says: a flag wholly, a setting by its key.
+pub(super) fn written_out(
+    words: &[OsString],
+    typed: &ArgMatches,
+) -> Result<Option<Vec<OsString>>, Error> {
+    let Some(path) = typed.get_one::<PathBuf>("scenario") else {
+        return Ok(None);
+    };
+    let scenario = Scenario::read(path).map_err(|error| {
+        Error::usage(error.to_string()).with_help("docs/scenario-format.md describes the file")
+    })?;
+    if let Some(about) = &scenario.about {
+        talk::note(typed.get_flag("quiet"), about);
+    }
+    let by_hand =
+        |flag: &str| typed.value_source(&flag.replace('-', "_")) == Some(ValueSource::CommandLine);
+    // The program and the command come first.
+    let (first, rest) = words.split_at(words.len().min(2));
+    let mut all = first.to_vec();
+    for (flag, values) in scenario.flags {
+        let replaced = match flag {
+            "set" => false,
+            "rig" | "url" => by_hand("rig") || by_hand("url"),
+            _ => by_hand(flag),
+        };
+        if replaced {
+            continue;
+        }
+        if values.is_empty() {
+            all.push(format!("--{flag}").into());
+        }
+        let kept = values
+            .iter()
+            .filter(|value| flag != "set" || !set_by_hand(typed, value));
+        all.extend(kept.map(|value| OsString::from(format!("--{flag}={value}"))));
+    }
+    all.extend_from_slice(rest);
+    Ok(Some(all))
+}
+
+fn set_by_hand(typed: &ArgMatches, setting: &str) -> bool {
+    let key = setting.split('=').next();
+    let mut settings = typed
+        .get_many::<(String, String)>("set")
+        .into_iter()
+        .flatten();
+    settings.any(|(typed, _)| Some(typed.as_str()) == key)
+}
