@@ -101,7 +101,7 @@ fn mooncake_rows_of_several_sessions_interleave() {
     );
     let gap = &a.threads[0].steps[0].gap;
     assert_eq!(
-        (gap.unknown, gap.after),
+        (gap.tool, gap.after),
         (Span(250_500_000), Ending::ToolCall)
     );
     let meeting = trace.content.meeting(
