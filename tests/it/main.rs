@@ -1,6 +1,7 @@
 //! The one integration binary: a module per subject.
 
 mod accuracy;
+mod agent;
 mod cli;
 mod documents;
 mod fuzz_trace;
@@ -9,8 +10,10 @@ mod import;
 mod metrics;
 mod naive;
 mod oracle;
+mod predictions;
 mod recorded_engines;
 mod schema;
+mod slots;
 mod swarm;
 mod tidy;
 mod trace;
