@@ -266,9 +266,9 @@ impl StepCost {
                 coefficients.kv_imbalance,
             ),
         };
-        cost.fixed = (0..=USUAL_ROWS)
-            .map(|rows| cost.decode_fixed(rows, false))
-            .collect();
+        let fixed = (1..=USUAL_ROWS).map(|rows| cost.decode_fixed(rows, false));
+        // A pass of no rows is never made.
+        cost.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
         cost
     }
 
