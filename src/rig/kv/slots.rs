@@ -4,7 +4,7 @@
 //! cannot roll back their state reuse it only at the end of the list or at a checkpoint.
 
 use crate::call::{Call, Realms};
-use crate::ids::NodeId;
+use crate::ids::{CallId, NodeId};
 use crate::trace::content::{Content, ROOT};
 
 /// The tokens that a slot or a saved entry holds.
@@ -16,6 +16,8 @@ pub struct Tokens {
     named: u64,
     /// Tokens after those that nothing else can equal.
     private: u64,
+    /// The call that left them behind.
+    left_by: CallId,
     /// Positions at which the state can be restored, ascending.
     pub checkpoints: Vec<u64>,
 }
@@ -27,6 +29,7 @@ impl Default for Tokens {
             realms: Realms::default(),
             named: 0,
             private: 0,
+            left_by: CallId::default(),
             checkpoints: Vec::new(),
         }
     }
@@ -50,6 +53,7 @@ impl Tokens {
             realms: call.realms,
             named,
             private: len - named,
+            left_by: call.id,
             checkpoints,
         }
     }
@@ -201,7 +205,7 @@ impl HostCache {
 /// Returns whether `longer` begins with all of `shorter`.
 fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
     if shorter.private > 0 {
-        return shorter == longer;
+        return (longer.left_by, longer.len()) == (shorter.left_by, shorter.len());
     }
     if longer.realms != shorter.realms || longer.named < shorter.named {
         return false;
