@@ -70,12 +70,17 @@ impl Tokens {
 
     /// Returns how many leading tokens equal those of the call's prompt.
     pub fn common(&self, call: &Call, content: &Content) -> u64 {
-        let mut meeting = content.meeting(self.tip, call.prompt);
-        if self.realms.private != call.realms.private {
+        self.shared(call.prompt, call.realms, content)
+    }
+
+    /// Returns how many leading tokens equal those of the path to `tip` in these realms.
+    fn shared(&self, tip: NodeId, realms: Realms, content: &Content) -> u64 {
+        let mut meeting = content.meeting(self.tip, tip);
+        if self.realms.private != realms.private {
             while meeting != ROOT && !content.is_head(meeting) {
                 meeting = content.parent(meeting);
             }
-            if self.realms.head != call.realms.head {
+            if self.realms.head != realms.head {
                 return 0;
             }
         }
@@ -207,9 +212,5 @@ fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
     if shorter.private > 0 {
         return (longer.left_by, longer.len()) == (shorter.left_by, shorter.len());
     }
-    if longer.realms != shorter.realms || longer.named < shorter.named {
-        return false;
-    }
-    let meeting = content.meeting(longer.tip, shorter.tip);
-    content.end(meeting).0 >= shorter.named
+    longer.shared(shorter.tip, shorter.realms, content) >= shorter.named
 }
