@@ -10,6 +10,7 @@ to the simulated engines.
 
 import json
 import random
+import re
 import signal
 import sys
 import threading
@@ -138,6 +139,13 @@ def llama(run, start):
     for name, settings, sessions, turns, size in cases[:-1]:
         with start(settings) as server:
             run.concurrent(server, f"concurrent: {name}", sessions, turns, size, 0.1)
+        run.write({"log": slot_log(server.log.name)})
+
+
+def slot_log(path):
+    """The order in which slots were taken and let go, from the server's log: pairs of 1 or 0 and the slot."""
+    found = re.findall(r"(launch_slot_|release): id +(\d+) \| task \d+ \| (?:processing|stop)", Path(path).read_text())
+    return [[int(what != "release"), int(slot)] for what, slot in found]
 
 
 def vllm(run, start):

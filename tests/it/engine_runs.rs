@@ -5,8 +5,7 @@
 
 mod free;
 mod lockstep;
-
-pub(crate) use lockstep::LATENCY_S;
+mod order;
 
 use laptime::call::{Call, Realms, Reply};
 use laptime::ids::{CallId, RunId, ThreadId};
@@ -17,6 +16,9 @@ use laptime::rig::step::StepLoop;
 use laptime::trace::content::{Content, ContentBuilder};
 use laptime::units::{Time, Tokens};
 use std::sync::Arc;
+
+/// The longest from the client's stamp to the engine's queue, in milliseconds: what a busy machine needs.
+const LATENCY_MS: u32 = 30;
 
 /// One request and what became of it; times are seconds since the run began, as the client saw them.
 pub(crate) struct Request {
@@ -45,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) setup: Setup,
     pub(crate) content: Arc<Content>,
     pub(crate) requests: Vec<Request>,
+    /// Which slot was taken (or else let go), in order, where the engine's log says so.
+    pub(crate) log: Vec<(bool, usize)>,
 }
 
 /// A request whose cached tokens were predicted wrongly, to be shown.
@@ -64,6 +68,7 @@ pub(crate) struct Wrong {
 pub(crate) struct Requests {
     pub(crate) content: ContentBuilder,
     pub(crate) list: Vec<Request>,
+    pub(crate) log: Vec<(bool, usize)>,
 }
 
 impl Requests {
@@ -110,6 +115,7 @@ impl Requests {
             setup,
             content: Arc::new(self.content.finish()),
             requests: self.list,
+            log: self.log,
         }
     }
 }
@@ -119,10 +125,9 @@ impl Setup {
     fn backend(&self, content: &Arc<Content>, cost: StepCost) -> Box<dyn Backend> {
         let content = Arc::clone(content);
         match *self {
-            Setup::Vllm(settings) => Box::new(StepLoop::new(
-                <vllm::Vllm>::new(settings, content),
-                cost,
-            )),
+            Setup::Vllm(settings) => {
+                Box::new(StepLoop::new(<vllm::Vllm>::new(settings, content), cost))
+            }
             Setup::LlamaCpp(settings) => Box::new(StepLoop::new(
                 llama_cpp::LlamaCpp::new(settings, content),
                 cost,
@@ -192,18 +197,53 @@ impl Run {
     pub(crate) fn miss(&self, cached: &[u64]) -> f64 {
         let engine: u64 = self.requests.iter().map(|request| request.cached).sum();
         let predicted: u64 = cached.iter().sum();
-        predicted as f64 / engine as f64 - 1.0
+        (predicted as f64 - engine as f64) / engine.max(1) as f64
+    }
+
+    /// Returns how exact a prediction is, in a line.
+    pub(crate) fn line(&self, cached: &[u64]) -> String {
+        let all = self.requests.len();
+        let exact = all - self.wrong(cached).len();
+        let miss = 100.0 * self.miss(cached);
+        format!(
+            "{:58} {exact:3} of {all:3} exact, total {miss:+.2} %",
+            self.name
+        )
+    }
+
+    /// Returns what the simulated engine has cached of each request in the order in which they met on the real one.
+    ///
+    /// Of an engine that logs it, that order is known. Elsewhere stamps leave some of it open: how long a request was
+    /// under way, and which of several sent at the same moment came first. Of the orders that the stamps allow, the one
+    /// is taken that explains most.
+    pub(crate) fn in_recorded_order(&self) -> Vec<u64> {
+        if !self.log.is_empty() {
+            return self.in_order();
+        }
+        let late = |ms: u32| self.in_step(f64::from(ms) / 1e3);
+        let mut found: Vec<Vec<u64>> = (1..=LATENCY_MS).map(late).collect();
+        if matches!(self.setup, Setup::LlamaCpp(_)) {
+            found.push(self.in_order());
+        }
+        found
+            .into_iter()
+            .min_by_key(|cached| self.wrong(cached).len())
+            .expect("there is at least one order")
     }
 
     /// Asserts that the engine had cached exactly what is predicted of every request.
     pub(crate) fn assert_exact(&self, cached: &[u64]) {
-        let wrong = self.wrong(cached);
+        self.assert_close(cached, 1.0, 0.0);
+    }
+
+    /// Asserts that at least a share of the calls is exact, and that the total is not off by more than another.
+    pub(crate) fn assert_close(&self, cached: &[u64], exact: f64, off: f64) {
+        let (wrong, all) = (self.wrong(cached), self.requests.len());
+        let share = 1.0 - wrong.len() as f64 / all as f64;
         assert!(
-            wrong.is_empty(),
-            "{}: {} of {} differ: {:#?}",
-            self.name,
-            wrong.len(),
-            self.requests.len(),
+            share >= exact && self.miss(cached).abs() <= off,
+            "{}, wanted {exact} of them exact and the total within {off}: {:#?}",
+            self.line(cached),
             &wrong[..wrong.len().min(5)]
         );
     }

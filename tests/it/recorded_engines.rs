@@ -148,19 +148,48 @@ fn every_cached_token_of_the_serial_runs_is_predicted() {
     }
 }
 
+/// How much of a run's calls must be exact when its order is known, and how far its total may be off.
+const EXACT: f64 = 0.95;
+const TOTAL: f64 = 0.01;
+
+/// How far the total may be off in a run whose every call is not as the order has it.
+const LOOSE_TOTAL: [(&str, f64); 1] = [
+    // One call of 64, found in the cache by us and evicted there: 608 of 49 000 cached tokens.
+    ("vllm_tiny_n8_blocks192x32", 0.015),
+];
+
+/// Runs whose total depends on who comes first, and how far the one that the simulation takes leads.
+///
+/// Their caches are too small, so one call that comes a little earlier than recorded costs another session its blocks,
+/// which costs the next one its own. The same runs are exact when the recorded order is kept.
+const THRASHING: [(&str, f64); 6] = [
+    ("llama_tiny_n2_slots4_ram0_sim90", 0.05),
+    ("llama_tiny_n8_slots4_ram0", 0.10),
+    ("vllm_tiny_n4_blocks112x32", 0.05),
+    ("vllm_tiny_n4_blocks192x32", 0.20),
+    ("vllm_tiny_n8_blocks112x32", 0.15),
+    ("vllm_tiny_n8_blocks192x32", 0.25),
+];
+
+fn allowed(exceptions: &[(&str, f64)], name: &str, usual: f64) -> f64 {
+    let found = exceptions.iter().find(|(run, _)| *run == name);
+    found.map_or(usual, |(_, share)| *share)
+}
+
 #[test]
 fn concurrent_runs_are_predicted_from_the_order_of_their_requests() {
     for run in recordings(|name| !name.contains("serial")) {
-        let cached = run.in_step();
-        let wrong = run.wrong(&cached);
-        let free = run.miss(&run.freely());
-        println!(
-            "{:44} {:3} of {:3} exact, total {:+.2} %; free {:+.2} %",
-            run.name,
-            run.requests.len() - wrong.len(),
-            run.requests.len(),
-            100.0 * run.miss(&cached),
-            100.0 * free
-        );
+        let cached = run.in_recorded_order();
+        println!("{}", run.line(&cached));
+        run.assert_close(&cached, EXACT, allowed(&LOOSE_TOTAL, &run.name, TOTAL));
+    }
+}
+
+#[test]
+fn concurrent_runs_are_predicted_at_a_pace_of_ones_own() {
+    for run in recordings(|name| !name.contains("serial")) {
+        let cached = run.freely();
+        println!("{}", run.line(&cached));
+        run.assert_close(&cached, 0.0, allowed(&THRASHING, &run.name, 0.03));
     }
 }

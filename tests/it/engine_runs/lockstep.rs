@@ -13,17 +13,10 @@ use laptime::rig::fine::Fine;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// From the client's stamp to the engine's queue.
-pub(crate) const LATENCY_S: f64 = 0.002;
-
 impl Run {
-    /// Returns what the simulated engine has cached of each request when its steps follow the recording.
-    pub(crate) fn in_step(&self) -> Vec<u64> {
-        self.in_step_after(LATENCY_S)
-    }
-
-    /// Does so with requests that take `latency` seconds to reach the engine.
-    pub(crate) fn in_step_after(&self, latency: f64) -> Vec<u64> {
+    /// Returns what the simulated engine has cached of each request when its steps follow the recording, and a request
+    /// takes `latency` seconds to reach it.
+    pub(super) fn in_step(&self, latency: f64) -> Vec<u64> {
         let content = Arc::clone(&self.content);
         match self.setup {
             Setup::Vllm(settings) => self.walk(<Vllm>::new(settings, content), latency),
