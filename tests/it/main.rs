@@ -1,7 +1,9 @@
 //! The one integration binary: a module per subject.
 
 mod accuracy;
+mod agent;
 mod cli;
+mod documents;
 mod engine_runs;
 mod fuzz_trace;
 mod golden;
@@ -9,9 +11,11 @@ mod import;
 mod metrics;
 mod naive;
 mod oracle;
+mod predictions;
 mod real_engines;
 mod recorded_engines;
 mod schema;
+mod slots;
 mod swarm;
 mod tidy;
 mod trace;

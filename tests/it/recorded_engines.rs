@@ -4,6 +4,11 @@
 //! request at a time, cache hits do not depend on timing, so every count must be equal. Of concurrent runs the order in
 //! which requests met on the engine is known as well as the client's stamps tell it.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "tests tell how exact they are, and what they skipped"
+)]
+
 use crate::engine_runs::{Request, Requests, Run, Setup};
 use laptime::rig::engine::{llama_cpp, vllm};
 use laptime::trace::content::ROOT;
@@ -123,8 +128,7 @@ fn llama_setup(note: &str, small: bool) -> Setup {
         slot_prompt_similarity: setting(note, "SIMILARITY").unwrap_or(0.1),
         cache_ram: Some(host << 20),
         cache_ram_keeps_one: false,
-        // The server switches it off by itself without host memory.
-        cache_idle_slots: host > 0,
+        cache_idle_slots: true,
         rolls_back: true,
         ctx_checkpoints: 32,
         checkpoint_every: None,

@@ -30,6 +30,10 @@ const CELL_BYTES: u64 = 12;
 
 /// The server's settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the engine has as many switches"
+)]
 pub struct Settings {
     /// Slots.
     pub parallel: u64,
@@ -99,12 +103,14 @@ pub struct LlamaCpp {
 
 impl LlamaCpp {
     /// Returns a server with empty slots.
-    pub fn new(settings: Settings, content: Arc<Content>) -> LlamaCpp {
-        let context = settings
+    pub fn new(mut settings: Settings, content: Arc<Content>) -> LlamaCpp {
+        // Without host memory the server switches this off by itself, and wipes nothing.
+        settings.cache_idle_slots &= settings.cache_ram != Some(0);
+        let cells = settings
             .pool
             .unwrap_or(settings.slot_context * settings.parallel);
         let token_limit = match settings.cache_ram {
-            Some(bytes) => context.max(bytes / (settings.kv_bytes + CELL_BYTES)),
+            Some(bytes) => cells.max(bytes / (settings.kv_bytes + CELL_BYTES)),
             None => u64::MAX,
         };
         LlamaCpp {
@@ -310,11 +316,11 @@ impl LlamaCpp {
             room = room.saturating_sub(1);
         }
         for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
-            let stop = *self.slots[index]
+            let until = *self.slots[index]
                 .stops
                 .last()
                 .expect("a prompt that is read has an end");
-            let tokens = room.min(stop - book.seq(seq).computed);
+            let tokens = room.min(until - book.seq(seq).computed);
             if tokens == 0 {
                 step.standing.push(seq);
             } else {
@@ -435,7 +441,9 @@ impl Engine for LlamaCpp {
         let mut parts: Vec<Part> = rows.iter().map(part).collect();
         if parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
-            parts.iter().for_each(|part| graph.add_row(part.at));
+            for part in &parts {
+                graph.add_row(part.at);
+            }
             if self.settings.pool.is_some() {
                 share_one_stream(&mut graph, self.idle_tokens());
             }
@@ -450,7 +458,8 @@ impl Engine for LlamaCpp {
             let reaches_stop = parts.iter().any(|part| part.reaches_stop);
             let last = graphs.len() - 1;
             for (index, graph) in graphs.iter_mut().enumerate() {
-                graph.overlapped = !graph.chunks.is_empty() && !(index == last && reaches_stop);
+                let waited_for = index == last && reaches_stop;
+                graph.overlapped = !(graph.chunks.is_empty() || waited_for);
             }
         }
     }
