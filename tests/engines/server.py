@@ -84,10 +84,11 @@ class Server:
         finally:
             link.close()
 
-    def metric(self, name):
-        """The sum of a counter over its labels."""
+    def metric(self, name, label=""):
+        """The sum of a counter over its labels, or over those lines that hold this one."""
         lines = self.call("GET", "/metrics")[1].splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and "created" not in line)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines
+                   if line.startswith((name + "{", name + " ")) and label in line)
 
     def ask(self, prompt, most, clock, **extra):
         """Asks for `most` tokens after these ids; returns what was answered, token by token."""

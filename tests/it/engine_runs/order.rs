@@ -56,7 +56,9 @@ impl Run {
             let mut taken: Vec<usize> = (0..self.requests.len())
                 .filter(|&index| self.requests[index].slot == Some(slot))
                 .collect();
-            taken.sort_by(|&a, &b| self.requests[a].end.total_cmp(&self.requests[b].end));
+            // Neither stamp is exact, but of two requests of one slot the earlier one was sent and ended before.
+            let middle = |index: usize| self.requests[index].sent + self.requests[index].end;
+            taken.sort_by(|&a, &b| middle(a).total_cmp(&middle(b)));
             let places = |launch: bool| {
                 let log = self.log.iter().enumerate();
                 log.filter(move |(_, event)| **event == (launch, slot))
