@@ -9,6 +9,7 @@ mod metrics;
 mod naive;
 mod oracle;
 mod recorded_engines;
+mod rigs;
 mod schema;
 mod swarm;
 mod tidy;

@@ -199,7 +199,7 @@ impl HostCache {
 }
 
 /// Returns whether `longer` begins with all of `shorter`.
-fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
+pub(super) fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
     if shorter.private > 0 {
         return shorter == longer;
     }
