@@ -370,7 +370,7 @@ mod tests {
         );
         refused(
             "\n\npace_scale = 2",
-            "scenarios/one.toml:3: unknown key `pace_scale`; did you mean `pace-scale`?",
+            "scenarios/one.toml:3: unknown key `pace_scale`; did you mean `pace-scale` or `pace`?",
         );
         refused(
             "json = 'x'",

@@ -78,11 +78,7 @@ impl Span {
 
     /// Returns the span divided by a positive factor, rounded to the nearest nanosecond.
     pub fn scaled_down(self, factor: f64) -> Span {
-        if factor == 1.0 {
-            self
-        } else {
-            Span((self.0 as f64 / factor).round() as u64)
-        }
+        Span((self.0 as f64 / factor).round() as u64)
     }
 
     /// Reads "30s", "1.5m", "250ms", "2h" or a bare number of seconds.

@@ -356,7 +356,7 @@ fn meaning(outcome: crate::call::Outcome) -> &'static str {
     use crate::call::Outcome;
     match outcome {
         Outcome::RefusedContext => "longer than the engine's context",
-        Outcome::RefusedMemory => "more than the engine's memory ever holds",
+        Outcome::RefusedMemory => "no room in the engine's memory",
         Outcome::Unavailable => "the engine was busy or broken",
         Outcome::Ok | Outcome::Truncated => "answered",
     }

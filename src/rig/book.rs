@@ -336,7 +336,7 @@ impl Seq {
             nanos[part] += Span(1);
             missing -= 1;
         }
-        assert_eq!(missing, 0, "{} ns of a request are in no part", missing);
+        assert_eq!(missing, 0, "{missing} ns of a request are in no part");
         let of = |part: Part| nanos[part as usize];
         CallParts {
             client: Span::ZERO,

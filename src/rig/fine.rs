@@ -53,6 +53,7 @@ impl Fine {
     }
 
     /// Returns the difference, or none when `other` is longer.
+    #[must_use]
     pub fn saturating_sub(self, other: Fine) -> Fine {
         Fine(self.0.saturating_sub(other.0))
     }

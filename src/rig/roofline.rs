@@ -65,7 +65,7 @@ pub fn coefficients(
         * devices;
     // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
     let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
-    let share = model
+    let expert_share = model
         .moe
         .as_ref()
         .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
@@ -73,8 +73,8 @@ pub fn coefficients(
         model.read_per_token.value.as_f64(),
         model.read_all.value.as_f64(),
     );
-    let experts = if share > 0.0 {
-        (all - one).max(0.0) / (1.0 - share)
+    let experts = if expert_share > 0.0 {
+        (all - one).max(0.0) / (1.0 - expert_share)
     } else {
         0.0
     };
@@ -105,7 +105,7 @@ pub fn coefficients(
         half_tokens: weights_s / token_s,
         attention_s: per_pair / (rate * efficiency.attention),
         request_s: efficiency.request_s,
-        expert_share: share,
+        expert_share,
         overlap: 1.0,
     }
 }

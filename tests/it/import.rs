@@ -100,10 +100,7 @@ fn mooncake_rows_of_several_sessions_interleave() {
         [(1_100, 0, 0), (1_600, 1_024, 0), (1_024, 512, 512)]
     );
     let gap = &a.threads[0].steps[0].gap;
-    assert_eq!(
-        (gap.unknown, gap.after),
-        (Span(250_500_000), Ending::ToolCall)
-    );
+    assert_eq!((gap.tool, gap.after), (Span(250_500_000), Ending::ToolCall));
     let meeting = trace.content.meeting(
         a.threads[0].steps[0].prompt,
         trace.sessions[1].threads[0].steps[0].prompt,

@@ -1,16 +1,20 @@
 //! The one integration binary: a module per subject.
 
 mod accuracy;
+mod agent;
 mod cli;
+mod documents;
 mod fuzz_trace;
 mod golden;
 mod import;
 mod metrics;
 mod naive;
 mod oracle;
+mod predictions;
 mod recorded_engines;
 mod rigs;
 mod schema;
+mod slots;
 mod swarm;
 mod tidy;
 mod trace;

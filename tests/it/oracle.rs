@@ -1,7 +1,9 @@
 //! Fast paths against slow twins that are too simple to be wrong.
 
 use crate::naive::NaivePool;
-use crate::world::{Settings, World, for_seeds, seeds};
+use crate::world::{Dice, Settings, World, for_seeds, seeds};
+use laptime::rig::cost::{Coefficients, Graph, StepCost};
+use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
 
@@ -43,4 +45,42 @@ fn the_block_pool_equals_one_that_keeps_every_block_on_its_own() {
     }
     // A sample in which nothing is ever lost would prove nothing.
     assert!(evicted > 1_000 && preempted > 10, "{evicted} {preempted}");
+}
+
+/// Costs of a world's rig with everything switched on that depends on the shape of a batch.
+fn random_cost(dice: &mut Dice, world: &World) -> StepCost {
+    let coefficients = Coefficients {
+        kv_short_s: dice.percent(50).then_some(0.4e-7),
+        short_tokens: dice.between(1, 2000),
+        ..world.coefficients
+    };
+    StepCost::new(coefficients, world.captured.clone())
+}
+
+#[test]
+fn the_cost_of_a_run_equals_its_steps_summed() {
+    for_seeds(2_000, |seed| {
+        let mut dice = Dice::new(seed, "cost");
+        let cost = random_cost(&mut dice, &World::new(seed % 50));
+        let contexts: Vec<u64> = (0..dice.between(1, 9))
+            .map(|_| dice.between(1, 3000))
+            .collect();
+        let shared = dice.percent(50);
+        let graph = |step: u64| {
+            let mut graph = Graph::default();
+            for context in &contexts {
+                graph.add_row(context + step);
+            }
+            if shared {
+                // One stream: every row reads the tokens of all, which grow for all.
+                graph.longest = graph.contexts;
+                graph.contexts *= graph.rows;
+                graph.growth = graph.rows * graph.rows;
+            }
+            graph
+        };
+        let times = dice.between(1, 300);
+        let walked: Fine = (0..times).map(|step| cost.step(&[graph(step)])).sum();
+        assert_eq!(cost.steps(&[graph(0)], times), walked);
+    });
 }

@@ -3,6 +3,8 @@
 //! The recordings stand beside the repository and hold each request's token counts as the engine reported them. One
 //! request at a time, cache hits do not depend on timing, so every count must be equal.
 
+#![expect(clippy::print_stdout, reason = "tests tell what they skipped")]
+
 use laptime::call::{Call, Realms, Reply};
 use laptime::ids::{CallId, RunId, ThreadId};
 use laptime::rig::Backend;

@@ -158,7 +158,7 @@ fn delays_of_mooncake_rows_belong_to_the_answer_before() {
     let first = &trace.sessions[0];
     assert_eq!(first.id, "p1_bugfix_27b-nothink_v8");
     let steps = &first.threads[0].steps;
-    assert_eq!(steps[0].gap.unknown, Span::from_micros(120_000));
+    assert_eq!(steps[0].gap.tool, Span::from_micros(120_000));
     assert_eq!(steps[0].gap.after, Ending::ToolCall);
     // Eight full blocks of 512 stay; the ninth was private to its call.
     assert_eq!((steps[2].prompt_tokens.0, steps[2].seen.0), (4_229, 4_096));

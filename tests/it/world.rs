@@ -326,7 +326,7 @@ fn trace(dice: &mut Dice) -> Trace {
             token_ids: dice.percent(40).then(|| ids.collect()),
             ..Segment::default()
         };
-        add(&mut compiler, Record::Segment(Box::new(segment)));
+        add(&mut compiler, &Record::Segment(Box::new(segment)));
     }
     for session in 0..dice.between(1, 4) {
         Writer {
@@ -342,9 +342,9 @@ fn trace(dice: &mut Dice) -> Trace {
     compiler.finish()
 }
 
-fn add(compiler: &mut Compiler, record: Record) {
+fn add(compiler: &mut Compiler, record: &Record) {
     // A complaint leaves a usable step behind; anything else would show as a missing step.
-    let _ = compiler.add(&record);
+    let _ = compiler.add(record);
 }
 
 /// Writes one session.
@@ -366,7 +366,7 @@ impl Writer<'_> {
             resumed: self.dice.percent(30),
             ..SessionRecord::default()
         };
-        add(self.compiler, Record::Session(Box::new(record)));
+        add(self.compiler, &Record::Session(Box::new(record)));
         let main = self.agent(None, "blocking");
         let steps = self.dice.between(1, 7);
         self.conversation(&main, steps, 0);
@@ -384,7 +384,7 @@ impl Writer<'_> {
             join: Some(join.to_string()),
             ..AgentRecord::default()
         };
-        add(self.compiler, Record::Agent(Box::new(record)));
+        add(self.compiler, &Record::Agent(Box::new(record)));
         id
     }
 
@@ -487,7 +487,7 @@ impl Writer<'_> {
             joins,
             ..StepRecord::default()
         };
-        add(self.compiler, Record::Step(Box::new(record)));
+        add(self.compiler, &Record::Step(Box::new(record)));
         self.lengths.push((tokens, output));
         number
     }

@@ -27,6 +27,10 @@ const CHECKPOINT_TAIL: u64 = 4;
 
 /// The server's settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the engine has as many switches"
+)]
 pub struct Settings {
     /// Slots.
     pub parallel: u64,
@@ -96,11 +100,11 @@ pub struct LlamaCpp {
 impl LlamaCpp {
     /// Returns a server with empty slots.
     pub fn new(settings: Settings, content: Arc<Content>) -> LlamaCpp {
-        let context = settings
+        let cells = settings
             .pool
             .unwrap_or(settings.slot_context * settings.parallel);
         let token_limit = match settings.cache_ram {
-            Some(bytes) => context.max(bytes / settings.kv_bytes.max(1)),
+            Some(bytes) => cells.max(bytes / settings.kv_bytes.max(1)),
             None => u64::MAX,
         };
         LlamaCpp {
@@ -303,11 +307,11 @@ impl LlamaCpp {
             room = room.saturating_sub(1);
         }
         for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
-            let stop = *self.slots[index]
+            let until = *self.slots[index]
                 .stops
                 .last()
                 .expect("a prompt that is read has an end");
-            let tokens = room.min(stop - book.seq(seq).computed);
+            let tokens = room.min(until - book.seq(seq).computed);
             if tokens == 0 {
                 step.standing.push(seq);
             } else {
@@ -428,7 +432,9 @@ impl Engine for LlamaCpp {
         let mut parts: Vec<Part> = rows.iter().map(part).collect();
         if parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
-            parts.iter().for_each(|part| graph.add_row(part.at));
+            for part in &parts {
+                graph.add_row(part.at);
+            }
             if self.settings.pool.is_some() {
                 share_one_stream(&mut graph, self.idle_tokens());
             }
@@ -443,7 +449,8 @@ impl Engine for LlamaCpp {
             let reaches_stop = parts.iter().any(|part| part.reaches_stop);
             let last = graphs.len() - 1;
             for (index, graph) in graphs.iter_mut().enumerate() {
-                graph.overlapped = !graph.chunks.is_empty() && !(index == last && reaches_stop);
+                let waited_for = index == last && reaches_stop;
+                graph.overlapped = !(graph.chunks.is_empty() || waited_for);
             }
         }
     }

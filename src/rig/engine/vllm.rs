@@ -20,6 +20,10 @@ use std::sync::Arc;
 
 /// vLLM's settings, under its own names.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the engine has as many switches"
+)]
 pub struct Settings {
     /// Requests that run at the same time.
     pub max_num_seqs: u64,
@@ -411,9 +415,9 @@ impl<P: Pool> Vllm<P> {
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             if fits(middle) {
-                low = middle
+                low = middle;
             } else {
-                high = middle
+                high = middle;
             }
         }
         low

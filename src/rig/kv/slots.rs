@@ -182,13 +182,13 @@ impl HostCache {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
         let prompt = call.prompt_tokens.0;
         let here = slot.common(call, content);
-        let (mut kept, mut served) = (share(here, slot.len()), share(here, prompt));
+        let (mut most, mut best_share) = (share(here, slot.len()), share(here, prompt));
         let mut best = None;
         for (index, entry) in self.entries.iter().enumerate() {
             let common = entry.tokens.common(call, content);
             let (keeps, serves) = (share(common, entry.tokens.len()), share(common, prompt));
-            if keeps >= 0.25 && keeps > kept && serves > served {
-                (kept, served) = (keeps, serves);
+            if keeps >= 0.25 && keeps > most && serves > best_share {
+                (most, best_share) = (keeps, serves);
                 best = Some(index);
             }
         }

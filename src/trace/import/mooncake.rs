@@ -291,12 +291,13 @@ fn edit(block: u32, input: u64, blocks: &[u64], common: usize, lost: usize) -> P
     }
 }
 
-/// Notes the wait after a step's answer; a Mooncake delay counts as tool time of unknown cause.
+/// Notes the wait after a step's answer: a delay was asked for by whoever made the trace, so it counts as tool time
+/// and no idle cap shortens it.
 fn wait(step: &mut StepRecord, delay: Num) {
     step.finish = Some("tool-call".to_string());
     if let Some(delay_us) = Row::millis(delay).and_then(|ms| super::micros(ms / 1e3)) {
         step.gap = Some(GapRecord {
-            unknown_us: Some(delay_us),
+            tool_us: Some(delay_us),
             ..GapRecord::default()
         });
     }
