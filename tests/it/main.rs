@@ -18,4 +18,5 @@ mod slots;
 mod swarm;
 mod tidy;
 mod trace;
+mod unverified;
 mod world;

@@ -63,7 +63,11 @@ pub(crate) fn mlx_settings(dice: &mut Dice, trace: &Trace) -> mlx_lm::Settings {
 
 pub(crate) fn trt_settings(dice: &mut Dice, trace: &Trace) -> trt_llm::Settings {
     let block = dice.pick(&[1, 4, 32, 32, 64]);
-    let state_blocks = if dice.percent(20) { dice.between(1, 3) } else { 0 };
+    let state_blocks = if dice.percent(20) {
+        dice.between(1, 3)
+    } else {
+        0
+    };
     let whole = longest(trace).div_ceil(block) + state_blocks + 1;
     trt_llm::Settings {
         tokens_per_block: block,

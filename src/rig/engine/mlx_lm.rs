@@ -184,8 +184,17 @@ impl MlxLm {
                 let tokens = Tokens::of(call, len, Vec::new());
                 sequences.store(tokens, bytes, class, live, &self.content);
                 let named = call.output_shared || len <= call.prompt_tokens.0;
-                if named && !matches!(self.settings.cache, Cache::Sequences(Rules { trims: true, .. })) {
-                    let tip = if call.output_shared { call.output } else { call.prompt };
+                if named
+                    && !matches!(
+                        self.settings.cache,
+                        Cache::Sequences(Rules { trims: true, .. })
+                    )
+                {
+                    let tip = if call.output_shared {
+                        call.output
+                    } else {
+                        call.prompt
+                    };
                     self.kept.entry(call.thread).or_default().push((tip, len));
                 }
             }
@@ -234,7 +243,10 @@ impl Engine for MlxLm {
         if prompt >= context {
             return Err(Outcome::RefusedContext);
         }
-        let room = self.settings.room_bytes.saturating_sub(self.settings.state_bytes);
+        let room = self
+            .settings
+            .room_bytes
+            .saturating_sub(self.settings.state_bytes);
         let room = room / self.settings.kv_bytes.max(1);
         if prompt >= room {
             return Err(Outcome::RefusedMemory);

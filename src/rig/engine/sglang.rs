@@ -217,7 +217,10 @@ impl Sglang {
         while self.growth(book, 1) > self.pool.free() {
             if self.running.len() < 2 {
                 // SGLang would fail here; a prompt read in pieces holds what the last answer needs.
-                let chunked = self.chunked.take().expect("one request fits an idle engine");
+                let chunked = self
+                    .chunked
+                    .take()
+                    .expect("one request fits an idle engine");
                 self.put_back(chunked, book);
                 self.full = true;
                 continue;
@@ -347,9 +350,14 @@ impl Sglang {
             self.pool.name_rest(&mut held.path, pages);
         }
         let call = &seq.call;
-        self.pool.insert(&held.path, &mut held.hold, pages, call, hybrid);
+        self.pool
+            .insert(&held.path, &mut held.hold, pages, call, hybrid);
         if hybrid && (call.output_shared || tokens <= call.prompt_tokens.0) {
-            let tip = if call.output_shared { call.output } else { call.prompt };
+            let tip = if call.output_shared {
+                call.output
+            } else {
+                call.prompt
+            };
             let kept = self.kept.entry(call.thread).or_default();
             if kept.last() != Some(&(tip, tokens)) {
                 kept.push((tip, tokens));
@@ -436,6 +444,7 @@ impl Engine for Sglang {
                     self.store(row.seq, false, book);
                 }
                 if done && self.chunked == Some(row.seq) {
+                    // All but the last token of somebody put back: that one is written like any other.
                     self.chunked = None;
                 }
                 if done && !finished {
@@ -480,7 +489,10 @@ impl Engine for Sglang {
         assert_eq!(self.held.len() + self.waiting.len(), book.len());
         for id in self.running.iter().chain(&self.chunked) {
             let needed = self.pages(book.seq(*id).computed);
-            assert!(self.held[id].hold.pages() >= needed, "computed more than held");
+            assert!(
+                self.held[id].hold.pages() >= needed,
+                "computed more than held"
+            );
         }
         if self.held.is_empty() {
             assert_eq!(self.pool.free(), self.pool.capacity(), "pages leaked");

@@ -285,9 +285,11 @@ impl TrtLlm {
         let held = self.held.get_mut(&id).expect("it runs");
         let full = seq.computed / self.settings.tokens_per_block;
         self.pool.name_rest(&mut held.path, full);
-        self.pool.insert(&held.path, &mut held.hold, full, &seq.call, false);
+        self.pool
+            .insert(&held.path, &mut held.hold, full, &seq.call, false);
         if self.settings.enable_partial_reuse && held.hold.shared() == full {
-            self.pool.insert_tail(&mut held.hold, seq.computed, &seq.call);
+            self.pool
+                .insert_tail(&mut held.hold, seq.computed, &seq.call);
         }
     }
 
@@ -376,7 +378,8 @@ impl Engine for TrtLlm {
             if read && self.settings.enable_block_reuse {
                 let held = self.held.get_mut(&row.seq).expect("it runs");
                 let full = seq.computed / self.settings.tokens_per_block;
-                self.pool.insert(&held.path, &mut held.hold, full, &seq.call, false);
+                self.pool
+                    .insert(&held.path, &mut held.hold, full, &seq.call, false);
             }
             if seq.finished() {
                 complete.push(row.seq);
@@ -396,7 +399,10 @@ impl Engine for TrtLlm {
         assert_eq!(self.running.len() + self.waiting.len(), book.len());
         for id in &self.running {
             let needed = self.blocks(book.seq(*id).computed);
-            assert!(self.held[id].hold.pages() >= needed, "computed more than held");
+            assert!(
+                self.held[id].hold.pages() >= needed,
+                "computed more than held"
+            );
         }
         if self.held.is_empty() {
             assert_eq!(self.pool.free(), self.pool.capacity(), "blocks leaked");

@@ -99,7 +99,11 @@ impl Sglang {
         let held = self.held.get_mut(&id).expect("its first piece was read");
         let room = (self.pool.free() + held.hold.pages()) * page - seq.computed;
         let most = left.chunk.unwrap_or(u64::MAX).min(room);
-        let tokens = if rest <= most { rest } else { most / page * page };
+        let tokens = if rest <= most {
+            rest
+        } else {
+            most / page * page
+        };
         if tokens == 0 {
             left.chunk = Some(0);
             return;
@@ -112,6 +116,7 @@ impl Sglang {
         left.spend(tokens, page);
         if tokens == rest {
             left.guessed -= self.allowed(id, book).min(CLIP) as f64;
+            self.chunked = None;
         } else {
             left.chunk = Some(0);
         }
@@ -130,7 +135,11 @@ impl Sglang {
         let (call, known) = (seq.call, seq.known());
         let page = self.settings.page_size;
         let path = self.pool.path(&call, &self.content);
-        let limit = if self.settings.radix_cache { (known - 1) / page } else { 0 };
+        let limit = if self.settings.radix_cache {
+            (known - 1) / page
+        } else {
+            0
+        };
         let reached = self.pool.find(&path, limit);
         let found = if self.settings.states.is_some() {
             self.pool.with_state(reached)
