@@ -220,7 +220,12 @@ pub struct StepCost {
     captured: Vec<u64>,
     kv: Kv,
     kv_short: Kv,
+    /// What a decode pass costs before it reads any context, by its rows: asked for at every step, for every row.
+    fixed: Vec<Fine>,
 }
+
+/// How many rows a decode pass is usually asked about.
+const USUAL_ROWS: u64 = 512;
 
 /// The cost of one context token, split into what a row reads itself and what it waits for the longest.
 #[derive(Clone, Copy, Debug)]
@@ -250,16 +255,21 @@ impl Kv {
 impl StepCost {
     /// Returns the cost model with these coefficients.
     pub fn new(coefficients: Coefficients, captured: Vec<u64>) -> StepCost {
-        StepCost {
+        let mut cost = StepCost {
             coefficients,
             form: coefficients.form(),
             captured,
+            fixed: Vec::new(),
             kv: Kv::new(coefficients.kv_s, coefficients.kv_imbalance),
             kv_short: Kv::new(
                 coefficients.kv_short_s.unwrap_or(coefficients.kv_s),
                 coefficients.kv_imbalance,
             ),
-        }
+        };
+        let fixed = (1..=USUAL_ROWS).map(|rows| cost.decode_fixed(rows, false));
+        // A pass of no rows is never made.
+        cost.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
+        cost
     }
 
     /// Returns the coefficients.
@@ -308,7 +318,14 @@ impl StepCost {
     }
 
     fn decode(&self, graph: &Graph, times: u64) -> Fine {
-        let fixed = self.decode_fixed(graph.rows, graph.overlapped) * times;
+        let usual = self
+            .fixed
+            .get(graph.rows as usize)
+            .filter(|_| !graph.overlapped);
+        let fixed = match usual {
+            Some(&fixed) => fixed,
+            None => self.decode_fixed(graph.rows, graph.overlapped),
+        } * times;
         if !graph.single_short(&self.form) {
             return fixed + self.kv.steps(graph, times);
         }

@@ -15,6 +15,7 @@ use crate::units::Time;
 #[derive(Clone, Debug)]
 struct Running {
     from: Fine,
+    end: Fine,
     /// How often the step will be made.
     times: u64,
     /// What the step is made of, to tell how long a number of repetitions lasts.
@@ -31,6 +32,8 @@ pub struct StepLoop<E> {
     running: Option<Running>,
     /// Scratch for what one row would make alone.
     alone: Vec<Graph>,
+    /// An emptied list of passes, to be filled again.
+    spare: Vec<Graph>,
     /// When the engine last finished a step; it is idle from then on while nothing runs.
     clock: Fine,
     /// When the latest call came in. A step that is to hold it does not begin before.
@@ -53,6 +56,7 @@ impl<E: Engine> StepLoop<E> {
             step: Step::default(),
             running: None,
             alone: Vec::new(),
+            spare: Vec::new(),
             clock: Fine::ZERO,
             latest: Fine::ZERO,
             refused: Vec::new(),
@@ -117,7 +121,8 @@ impl<E: Engine> StepLoop<E> {
             assert!(self.step.standing.is_empty(), "a rig with work never idles");
             return;
         }
-        let mut graphs = Vec::new();
+        let mut graphs = std::mem::take(&mut self.spare);
+        graphs.clear();
         self.engine.graphs(&self.step.rows, &self.book, &mut graphs);
         let times = if self.coalesce {
             self.step.repeat.max(1)
@@ -126,13 +131,10 @@ impl<E: Engine> StepLoop<E> {
         };
         self.running = Some(Running {
             from: self.clock,
+            end: self.clock + self.cost.steps(&graphs, times),
             times,
             graphs,
         });
-    }
-
-    fn end(&self, running: &Running) -> Fine {
-        running.from + self.cost.steps(&running.graphs, running.times)
     }
 
     /// Cuts the run that is being made at the first step boundary that is not visible before `now`.
@@ -151,14 +153,17 @@ impl<E: Engine> StepLoop<E> {
                 low = middle + 1;
             }
         }
-        running.times = low;
+        if low < running.times {
+            running.times = low;
+            running.end = running.from + self.cost.steps(&running.graphs, low);
+        }
     }
 
     /// Ends the step that is being made: charges it and lets the engine take note.
     fn finish_step(&mut self, replies: &mut Vec<Reply>) {
         let running = self.running.take().expect("a step is being made");
-        let length = self.cost.steps(&running.graphs, running.times);
-        let end = running.from + length;
+        let end = running.end;
+        let length = end - running.from;
         for row in &self.step.rows {
             self.book.charge_standing(row.seq, running.from);
             self.alone.clear();
@@ -184,6 +189,7 @@ impl<E: Engine> StepLoop<E> {
                     .map(|graph| (graph.clone(), running.times)),
             );
         }
+        self.spare = running.graphs;
         self.engine.settle(
             &self.step,
             running.times,
@@ -214,16 +220,14 @@ impl<E: Engine> Backend for StepLoop<E> {
         if let Some(refused) = self.refused.first() {
             return Some(refused.finished);
         }
-        self.running
-            .as_ref()
-            .map(|running| self.end(running).time())
+        self.running.as_ref().map(|running| running.end.time())
     }
 
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
         let from = replies.len();
         replies.append(&mut self.refused);
         while let Some(running) = &self.running {
-            if self.end(running).time() > now {
+            if running.end.time() > now {
                 break;
             }
             self.finish_step(replies);

@@ -3,6 +3,7 @@
 //! Records arrive in file order; a step refers to earlier ones only. What cannot be used becomes a problem with its
 //! place, never an abort: the rest of the session still replays, because the recorded prompt length always wins.
 
+mod names;
 mod prompt;
 
 use super::content::{ContentBuilder, ContentError};
@@ -11,6 +12,7 @@ use super::seen::{drop_empty_threads, note_what_was_seen};
 use super::{Ending, Gap, Join, Recorded, Session, Source, Spawn, Step, Thread, Trace};
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
+use names::Names;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -52,9 +54,9 @@ struct Growing {
     source: usize,
     /// What makes its block ids differ from equal ones of other files and scopes.
     salt: u64,
-    agents: FxHashMap<String, usize>,
+    agents: Names<usize>,
     /// Where each step stands (thread and place), by id.
-    places: FxHashMap<Box<str>, (u32, u32)>,
+    places: Names<(u32, u32)>,
     /// For each thread the one that started it.
     parents: Vec<Option<usize>>,
     /// The waits so far.
@@ -195,8 +197,8 @@ impl Compiler {
                 };
                 xxh3_64_with_seed(scope.as_bytes(), self.sources.len() as u64)
             },
-            agents: FxHashMap::default(),
-            places: FxHashMap::default(),
+            agents: Names::default(),
+            places: Names::default(),
             parents: Vec::new(),
             waited: Span::ZERO,
             had: FxHashSet::default(),
@@ -223,7 +225,7 @@ impl Compiler {
     fn agent(&mut self, record: &AgentRecord) -> Result<(), String> {
         let at = self.session_of(Some(&record.session))?;
         let growing = &mut self.sessions[at];
-        if growing.agents.contains_key(&record.id) {
+        if growing.agents.get(&record.id).is_some() {
             return Err(format!(
                 "agent `{}` was already defined in session `{}`",
                 record.id, record.session
@@ -241,7 +243,7 @@ impl Compiler {
         };
         let thread = growing.session.threads.len();
         if let Some(step) = &record.spawn_step {
-            let &(parent, index) = growing.places.get(step.as_str()).ok_or_else(|| {
+            let (parent, index) = growing.places.get(step).ok_or_else(|| {
                 format!(
                     "agent `{}` starts after step `{step}`, which is not above this line",
                     record.id
@@ -264,7 +266,10 @@ impl Compiler {
         } else {
             growing.parents.push(None);
         }
-        growing.agents.insert(record.id.clone(), thread);
+        growing.agents.insert(&record.id, thread);
+        if thread == 0 {
+            growing.session.threads.reserve_exact(1);
+        }
         growing.session.threads.push(Thread {
             id: record.id.clone(),
             join,
@@ -276,7 +281,7 @@ impl Compiler {
     fn step(&mut self, record: &StepRecord) -> Result<(), String> {
         let at = self.session_of(record.session.as_deref())?;
         let thread = self.thread_of(at, record.agent.as_deref())?;
-        if self.sessions[at].places.contains_key(record.id.as_str()) {
+        if self.sessions[at].places.get(&record.id).is_some() {
             return Err(format!(
                 "step `{}` was already defined in its session; give each step its own id",
                 record.id
@@ -319,8 +324,12 @@ impl Compiler {
             previous.gap.joins = joins;
         }
         let place = (thread as u32, steps.len() as u32);
-        growing.places.insert(record.id.as_str().into(), place);
+        growing.places.insert(&record.id, place);
         let timing = record.timing.clone().unwrap_or_default();
+        if steps.is_empty() {
+            // Traces of single requests have very many sessions of one step.
+            steps.reserve_exact(1);
+        }
         steps.push(Step {
             prompt,
             prompt_tokens: Tokens(record.prompt.tokens),
@@ -349,12 +358,12 @@ impl Compiler {
     fn thread_of(&mut self, at: usize, agent: Option<&str>) -> Result<usize, String> {
         let growing = &mut self.sessions[at];
         if let Some(name) = agent {
-            return growing.agents.get(name).copied().ok_or_else(|| {
+            return growing.agents.get(name).ok_or_else(|| {
                 format!("agent `{name}` is not defined above this line; add an `agent` line first")
             });
         }
         if growing.session.threads.is_empty() {
-            growing.agents.insert("main".to_string(), 0);
+            growing.agents.insert("main", 0);
             growing.parents.push(None);
             growing.session.threads.push(Thread {
                 id: "main".to_string(),
@@ -371,7 +380,7 @@ impl Compiler {
         let joins: Result<BTreeSet<u32>, String> = names
             .iter()
             .map(|name| match growing.agents.get(name) {
-                Some(&child) if growing.parents[child] == Some(thread) => Ok(child as u32),
+                Some(child) if growing.parents[child] == Some(thread) => Ok(child as u32),
                 Some(_) => Err(format!("joins agent `{name}`, which another agent started")),
                 None => Err(format!(
                     "joins agent `{name}`, which is not defined above this line"

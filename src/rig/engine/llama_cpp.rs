@@ -25,6 +25,13 @@ use std::sync::Arc;
 /// Tokens between a hybrid model's last checkpoint and the end of its prompt.
 const CHECKPOINT_TAIL: u64 = 4;
 
+/// Bytes that a saved token takes beside its keys and values: its position and whose it is.
+const CELL_BYTES: u64 = 12;
+
+/// Bytes that a saved list takes beside its tokens. Measured on a model of two layers; each more adds 24, which is
+/// nothing next to one token of a real model.
+const HEADER_BYTES: u64 = 64;
+
 /// The server's settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[expect(
@@ -50,7 +57,7 @@ pub struct Settings {
     pub cache_ram: Option<u64>,
     /// Whether an oversized entry is kept when it is the only one (May builds), or refused (latest).
     pub cache_ram_keeps_one: bool,
-    /// Whether idle slots are saved and wiped whenever a task starts; only with a shared pool.
+    /// Whether idle slots are saved whenever a task starts, and wiped where they share a pool.
     pub cache_idle_slots: bool,
     /// Whether the model can go back to any earlier position; hybrid ones cannot.
     pub rolls_back: bool,
@@ -72,6 +79,7 @@ pub struct Settings {
 struct Slot {
     serving: Option<SeqId>,
     tokens: Tokens,
+    /// When its last request ended, counted in ends.
     last_used: u64,
     /// Positions at which the current prompt is cut, nearest last.
     stops: Vec<u64>,
@@ -99,12 +107,14 @@ pub struct LlamaCpp {
 
 impl LlamaCpp {
     /// Returns a server with empty slots.
-    pub fn new(settings: Settings, content: Arc<Content>) -> LlamaCpp {
+    pub fn new(mut settings: Settings, content: Arc<Content>) -> LlamaCpp {
+        // Without host memory the server switches this off by itself, and wipes nothing.
+        settings.cache_idle_slots &= settings.cache_ram != Some(0);
         let cells = settings
             .pool
             .unwrap_or(settings.slot_context * settings.parallel);
         let token_limit = match settings.cache_ram {
-            Some(bytes) => cells.max(bytes / settings.kv_bytes.max(1)),
+            Some(bytes) => cells.max(bytes / (settings.kv_bytes + CELL_BYTES)),
             None => u64::MAX,
         };
         LlamaCpp {
@@ -133,7 +143,7 @@ impl LlamaCpp {
             let mut moved = 0;
             if self.settings.cache_prompt {
                 moved += self.swap(index, by_likeness, &call, book);
-                if self.settings.cache_idle_slots && self.settings.pool.is_some() {
+                if self.settings.cache_idle_slots {
                     moved += self.save_idle(index);
                 }
             } else {
@@ -201,7 +211,9 @@ impl LlamaCpp {
         moved
     }
 
-    /// Saves every idle slot to host memory and wipes it, whether or not it could be saved; returns the bytes moved.
+    /// Saves every idle slot to host memory; returns the bytes moved.
+    ///
+    /// In a shared pool it is wiped, whether or not it could be saved.
     fn save_idle(&mut self, except: usize) -> u64 {
         let mut moved = 0;
         for index in 0..self.slots.len() {
@@ -211,17 +223,21 @@ impl LlamaCpp {
             {
                 continue;
             }
-            let tokens = std::mem::take(&mut self.slots[index].tokens);
-            let bytes = self.bytes(&tokens);
-            if self.host.save(&tokens, bytes, &self.content) {
+            let tokens = &self.slots[index].tokens;
+            let bytes = self.bytes(tokens);
+            if self.host.save(tokens, bytes, &self.content) {
                 moved += bytes;
+            }
+            if self.settings.pool.is_some() {
+                self.slots[index].tokens = Tokens::default();
             }
         }
         moved
     }
 
     fn bytes(&self, tokens: &Tokens) -> u64 {
-        tokens.len() * self.settings.kv_bytes
+        HEADER_BYTES
+            + tokens.len() * (self.settings.kv_bytes + CELL_BYTES)
             + self.settings.state_bytes * (1 + tokens.checkpoints.len() as u64)
     }
 
@@ -242,8 +258,6 @@ impl LlamaCpp {
             .checkpoints
             .retain(|&checkpoint| checkpoint <= cached);
         slot.serving = Some(id);
-        self.uses += 1;
-        slot.last_used = self.uses;
         slot.stops = stops(&self.settings, cached, prompt);
         let stored = self.stored(&call).max(cached);
         book.admit(id, at, cached, stored);
@@ -475,8 +489,10 @@ impl Engine for LlamaCpp {
                 }
             }
             if seq.finished() {
+                self.uses += 1;
                 let slot = &mut self.slots[index];
                 slot.serving = None;
+                slot.last_used = self.uses;
                 let checkpoints = std::mem::take(&mut slot.tokens.checkpoints);
                 slot.tokens = if self.settings.cache_prompt {
                     Tokens::of(&call, computed, checkpoints)

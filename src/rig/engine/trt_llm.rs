@@ -117,8 +117,13 @@ impl TrtLlm {
     fn growth(&self, book: &Book, times: u64) -> u64 {
         let more = |id: &SeqId| {
             let seq = book.seq(*id);
-            let decodes = if seq.decoding() { times } else { 0 };
-            let needed = self.blocks(seq.computed + decodes);
+            // A prompt that is read in pieces needs room for all of it, or two could wait for each other for ever.
+            let length = if seq.decoding() {
+                seq.computed + times
+            } else {
+                seq.known()
+            };
+            let needed = self.blocks(length);
             needed.saturating_sub(self.held[id].hold.pages())
         };
         self.running.iter().map(more).sum()

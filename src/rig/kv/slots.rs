@@ -4,7 +4,7 @@
 //! cannot roll back their state reuse it only at the end of the list or at a checkpoint.
 
 use crate::call::{Call, Realms};
-use crate::ids::NodeId;
+use crate::ids::{CallId, NodeId};
 use crate::trace::content::{Content, ROOT};
 
 /// The tokens that a slot or a saved entry holds.
@@ -16,6 +16,8 @@ pub struct Tokens {
     named: u64,
     /// Tokens after those that nothing else can equal.
     private: u64,
+    /// The call that left them behind.
+    left_by: CallId,
     /// Positions at which the state can be restored, ascending.
     pub checkpoints: Vec<u64>,
 }
@@ -27,6 +29,7 @@ impl Default for Tokens {
             realms: Realms::default(),
             named: 0,
             private: 0,
+            left_by: CallId::default(),
             checkpoints: Vec::new(),
         }
     }
@@ -50,6 +53,7 @@ impl Tokens {
             realms: call.realms,
             named,
             private: len - named,
+            left_by: call.id,
             checkpoints,
         }
     }
@@ -66,12 +70,17 @@ impl Tokens {
 
     /// Returns how many leading tokens equal those of the call's prompt.
     pub fn common(&self, call: &Call, content: &Content) -> u64 {
-        let mut meeting = content.meeting(self.tip, call.prompt);
-        if self.realms.private != call.realms.private {
+        self.shared(call.prompt, call.realms, content)
+    }
+
+    /// Returns how many leading tokens equal those of the path to `tip` in these realms.
+    fn shared(&self, tip: NodeId, realms: Realms, content: &Content) -> u64 {
+        let mut meeting = content.meeting(self.tip, tip);
+        if self.realms.private != realms.private {
             while meeting != ROOT && !content.is_head(meeting) {
                 meeting = content.parent(meeting);
             }
-            if self.realms.head != call.realms.head {
+            if self.realms.head != realms.head {
                 return 0;
             }
         }
@@ -201,11 +210,7 @@ impl HostCache {
 /// Returns whether `longer` begins with all of `shorter`.
 pub(super) fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
     if shorter.private > 0 {
-        return shorter == longer;
+        return (longer.left_by, longer.len()) == (shorter.left_by, shorter.len());
     }
-    if longer.realms != shorter.realms || longer.named < shorter.named {
-        return false;
-    }
-    let meeting = content.meeting(longer.tip, shorter.tip);
-    content.end(meeting).0 >= shorter.named
+    longer.shared(shorter.tip, shorter.realms, content) >= shorter.named
 }

@@ -209,7 +209,8 @@ fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, S
         slot_prompt_similarity: values.float("slot_prompt_similarity"),
         cache_ram,
         cache_ram_keeps_one: parts.version != "latest",
-        cache_idle_slots: values.on("cache_idle_slots"),
+        // May builds save idle slots only where they share a pool.
+        cache_idle_slots: values.on("cache_idle_slots") && (unified || parts.version == "latest"),
         rolls_back: !shape.hybrid() && shape.window_layers == 0,
         ctx_checkpoints: values.count("ctx_checkpoints") as usize,
         checkpoint_every: (parts.version == "b9151")

@@ -63,8 +63,8 @@ impl Compiler {
         match &edit.base {
             Some(name) => growing
                 .places
-                .get(name.as_str())
-                .map(|&(thread, place)| {
+                .get(name)
+                .map(|(thread, place)| {
                     growing.session.threads[thread as usize].steps[place as usize].output
                 })
                 .ok_or_else(|| {
