@@ -379,6 +379,11 @@ impl EngineProfile {
         self.backends.get(&platform)?.first().map(String::as_str)
     }
 
+    /// Returns the setting of that name or other name, written with underscores.
+    pub fn setting(&self, name: &str) -> Option<&Setting> {
+        self.find(name).map(|(setting, _)| setting)
+    }
+
     /// Returns the setting that a plain name means, and whether that name turns it around.
     fn find(&self, plain: &str) -> Option<(&Setting, bool)> {
         if let Some(setting) = self.settings.get(plain) {

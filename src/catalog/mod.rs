@@ -4,6 +4,7 @@
 //! entry of a name wins. Everything here is a plain value in name order. Files are read in [`load`] and nowhere else,
 //! and nothing here knows how an engine behaves.
 
+pub mod args;
 pub mod engine;
 pub mod hardware;
 pub mod load;

@@ -59,6 +59,14 @@ pub(super) struct Replay {
     /// A setting of the engine or rig, such as `engine.prefix_caching=off`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
+    /// Flags as the engine's own command line takes them, such as "--max-num-seqs 16".
+    #[arg(
+        long,
+        value_name = "ARGS",
+        allow_hyphen_values = true,
+        help_heading = "Rig"
+    )]
+    engine_args: Option<String>,
     /// How many runs are under way at the same time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workload")]
     agents: u32,
@@ -159,7 +167,11 @@ impl Replay {
         let built: Result<Vec<Rig>, Error> = self
             .rig
             .iter()
-            .map(|spec| rigs::build(spec, &self.set, &catalog, &trace))
+            .map(|spec| {
+                let line = self.engine_args.as_deref();
+                let settings = rigs::settings(spec, line, &self.set, &catalog)?;
+                rigs::build(spec, &settings, &catalog, &trace)
+            })
             .collect();
         let rigs = built?;
         let json = self.json.as_deref().map(Target::open).transpose()?;

@@ -1,7 +1,7 @@
 //! From a rig's name as typed to something that answers calls.
 
 use super::talk;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, args};
 use crate::error::Error;
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
@@ -31,6 +31,32 @@ pub(super) fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
         Error::usage(error.to_string())
             .with_help("correct the file, or leave out its --catalog folder")
     })
+}
+
+/// Returns the settings of a rig: those of its engine's command line, then those named one by one, which win.
+pub(super) fn settings(
+    spec: &str,
+    line: Option<&str>,
+    set: &[(String, String)],
+    catalog: &Catalog,
+) -> Result<Vec<(String, String)>, Error> {
+    let mut settings = Vec::new();
+    let engine = spec.split('/').nth(1).unwrap_or_default();
+    let name = engine.split('@').next().unwrap_or_default();
+    if let (Some(line), Ok(engine)) = (line, catalog.engine(name.trim())) {
+        let read = args::read(engine, line).map_err(|error| {
+            Error::usage(error.to_string()).with_help(
+                "`laptime list engines` shows what is honoured; leave out what should not count",
+            )
+        })?;
+        for warning in read.warnings {
+            talk::warning(&warning);
+        }
+        let own = |(key, value)| (format!("engine.{key}"), value);
+        settings.extend(read.settings.into_iter().map(own));
+    }
+    settings.extend_from_slice(set);
+    Ok(settings)
 }
 
 /// Builds the rig that `spec` names, with `settings` in force.

@@ -50,3 +50,44 @@ pub fn llama_cache(hardware: &Hardware, model: &Model) -> Option<u64> {
         .0
         .checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
 }
+
+/// Returns the bytes that SGLang has for keys, values and states over all devices: the static share less weights.
+///
+/// Without a share that was asked for, a reserve is left free on each device: 512 MB, 1.5 MB for each token of a batch
+/// of prompts and 2 MB for each captured graph, at least 10 GB on devices of 60 GB and more. The part for graphs is an
+/// estimate.
+pub fn sglang_cache(
+    hardware: &Hardware,
+    model: &Model,
+    devices: u64,
+    asked: Option<f64>,
+    (batched_tokens, graphs): (u64, u64),
+) -> u64 {
+    let memory = hardware.memory.value.0;
+    let share = if let Some(asked) = asked {
+        (memory as f64 * asked) as u64
+    } else {
+        let reserve = 512_000_000 + 1_500_000 * batched_tokens.max(2048) + 2_000_000 * graphs;
+        let least = if memory >= 60_000_000_000 {
+            10_000_000_000
+        } else {
+            0
+        };
+        memory.saturating_sub(reserve.max(least))
+    };
+    (share * devices).saturating_sub(model.weights.value.0)
+}
+
+/// Returns the bytes that TensorRT-LLM has for its cache: a share of what weights and activations leave free.
+pub fn trt_cache(
+    hardware: &Hardware,
+    model: &Model,
+    devices: u64,
+    fraction: f64,
+    batched_tokens: u64,
+) -> u64 {
+    let activations = batched_tokens * u64::from(model.shape.value.hidden) * ACTIVATION_BYTES;
+    let taken = model.weights.value.0 + NON_TORCH_BYTES * devices + activations;
+    let free = (hardware.memory.value.0 * devices).saturating_sub(taken);
+    (free as f64 * fraction) as u64
+}

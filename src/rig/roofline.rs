@@ -41,7 +41,12 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
         kv: if batching { 0.8 } else { 0.4 },
         compute,
         attention: if batching { 0.4 } else { 0.15 },
-        launch_s: if batching { 4e-4 } else { 2e-4 },
+        launch_s: match engine {
+            // MLX builds its graph anew for every pass.
+            "mlx-lm" | "lm-studio" => 1e-3,
+            _ if batching => 4e-4,
+            _ => 2e-4,
+        },
         request_s: if batching { 3e-3 } else { 1e-2 },
         second_row: 0.1,
     }

@@ -5,16 +5,16 @@
 
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
-use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Point, SettingValue, Unknown};
+use crate::catalog::{
+    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown,
+};
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
-use crate::rig::cost::{Coefficients, StepCost};
-use crate::rig::engine::{llama_cpp, vllm};
-use crate::rig::step::StepLoop;
-use crate::rig::{Backend, Rig, memory, roofline};
+use crate::rig::cost::Coefficients;
+use crate::rig::{Rig, roofline};
 use crate::trace::content::Content;
 use crate::units::three_digits;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Why a rig cannot be built.
@@ -70,10 +70,10 @@ pub enum RigError {
         /// The quantisations it loads.
         loads: String,
     },
-    /// The catalogue knows the engine, but its behaviour is not simulated.
-    #[error("{0} is in the catalogue, but its scheduler and cache are not simulated yet")]
-    NotSimulated(String),
 }
+
+mod engines;
+mod honoured;
 
 /// A rig's three parts, looked up.
 struct Parts<'c> {
@@ -98,37 +98,7 @@ pub fn build(
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
     let cost = cost_of(&parts, &values, catalog, variant)?;
-    let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
-        "vllm" => {
-            let (settings, shown) = vllm_settings(&parts, &values);
-            starts(&settings)?;
-            let captured = if values.on("enforce_eager") {
-                Vec::new()
-            } else {
-                captured(settings.max_num_seqs)
-            };
-            let step_cost = StepCost::new(cost.coefficients, captured);
-            (
-                Box::new(StepLoop::new(
-                    <vllm::Vllm>::new(settings, Arc::clone(content)),
-                    step_cost,
-                )),
-                shown,
-            )
-        }
-        "llama.cpp" => {
-            let (settings, shown) = llama_settings(&parts, &values);
-            let step_cost = StepCost::new(cost.coefficients, Vec::new());
-            (
-                Box::new(StepLoop::new(
-                    llama_cpp::LlamaCpp::new(settings, Arc::clone(content)),
-                    step_cost,
-                )),
-                shown,
-            )
-        }
-        other => return Err(RigError::NotSimulated(other.to_string())),
-    };
+    let (backend, mut shown) = engines::build(&parts, &values, cost.coefficients, content)?;
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
@@ -151,19 +121,6 @@ pub fn build(
         known_by: cost.known_by,
     };
     Ok(Rig { point, backend })
-}
-
-/// Checks what vLLM checks before it starts.
-fn starts(settings: &vllm::Settings) -> Result<(), RigError> {
-    let hybrid = settings.state_blocks > 0 && settings.enable_prefix_caching;
-    if hybrid && settings.max_num_batched_tokens < settings.block_size {
-        return Err(RigError::Start(format!(
-            "with prefix caching, a model with recurrent layers needs \
-             engine.max_num_batched_tokens of at least its block of {} tokens, found {}",
-            settings.block_size, settings.max_num_batched_tokens
-        )));
-    }
-    Ok(())
 }
 
 /// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
@@ -199,7 +156,8 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
             loads: engine.loads.join(", "),
         });
     }
-    if engine.backend(hardware.platform).is_none() {
+    let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
+    if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
         return Err(RigError::Platform {
             engine: engine.title.clone(),
             hardware: hardware.title.clone(),
@@ -214,48 +172,11 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
     })
 }
 
-/// Settings that each engine's model honours; any other must keep its default.
-const HONOURED: [(&str, &[&str]); 2] = [
-    (
-        "vllm",
-        &[
-            "prefix_caching",
-            "max_num_batched_tokens",
-            "max_num_seqs",
-            "max_model_len",
-            "gpu_memory_utilization",
-            "num_gpu_blocks_override",
-            "block_size",
-            "kv_cache_dtype",
-            "long_prefill_token_threshold",
-            "enable_chunked_prefill",
-            "scheduler_reserve_full_isl",
-            "async_scheduling",
-            "enforce_eager",
-            "tensor_parallel_size",
-        ],
-    ),
-    (
-        "llama.cpp",
-        &[
-            "prefix_caching",
-            "parallel",
-            "kv_unified",
-            "ctx_size",
-            "batch_size",
-            "ubatch_size",
-            "slot_prompt_similarity",
-            "cache_ram",
-            "cache_idle_slots",
-            "ctx_checkpoints",
-            "checkpoint_min_step",
-        ],
-    ),
-];
-
 /// Every setting of the engine, by name.
 struct Values {
     values: BTreeMap<String, SettingValue>,
+    /// Those that the user named.
+    chosen: BTreeSet<String>,
 }
 
 impl Values {
@@ -270,10 +191,8 @@ impl Values {
             .iter()
             .map(|(name, known)| ((*name).to_string(), known.value.clone()))
             .collect();
-        let honoured = HONOURED
-            .iter()
-            .find(|(engine, _)| *engine == parts.engine.name)
-            .map_or(&[][..], |(_, names)| names);
+        let mut chosen = BTreeSet::new();
+        let honoured = honoured::of(&parts.engine.name);
         for (key, text) in settings {
             let Some(key) = key.strip_prefix("engine.") else {
                 return Err(RigError::Scope(key.clone()));
@@ -289,8 +208,13 @@ impl Values {
                 });
             }
             values.insert(name.to_string(), value);
+            chosen.insert(name.to_string());
         }
-        Ok(Values { values })
+        Ok(Values { values, chosen })
+    }
+
+    fn chosen(&self, name: &str) -> bool {
+        self.chosen.contains(name)
     }
 
     fn int(&self, name: &str) -> Option<u64> {
@@ -338,9 +262,23 @@ fn cost_of(
     catalog: &Catalog,
     variant: Option<&str>,
 ) -> Result<Cost, RigError> {
-    let (hardware, engine) = (&parts.hardware.name, &parts.engine.name);
-    if let Some(profile) = catalog.rig_profile(hardware, engine, &parts.model.name) {
-        return Ok(calibrated(profile, profile.calibration(variant)?));
+    let engine = computing(parts);
+    if let Some(profile) = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name) {
+        let cost = calibrated(profile, profile.calibration(variant)?);
+        return Ok(if engine == parts.engine.name {
+            cost
+        } else {
+            Cost {
+                trust: Trust::Estimate,
+                interval: None,
+                known_by: format!(
+                    "{} computes with {engine}, whose measurements on the same hardware and model \
+                     these are; nothing was measured under {} itself",
+                    parts.engine.title, parts.engine.title
+                ),
+                ..cost
+            }
+        });
     }
     if let Some(variant) = variant {
         return Err(RigError::NoVariant(variant.to_string()));
@@ -407,146 +345,23 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
     catalog
         .all_rig_profiles()
         .filter(|profile| {
-            profile.hardware == parts.hardware.name && profile.engine == parts.engine.name
+            profile.hardware == parts.hardware.name && profile.engine == computing(parts)
         })
         .max_by_key(alike)
 }
 
+/// Returns the engine that makes the passes: Ollama and LM Studio run llama.cpp's server.
+fn computing<'p>(parts: &'p Parts<'_>) -> &'p str {
+    let name = parts.engine.name.as_str();
+    let llama = name == "ollama" || name == "lm-studio" && !engines::on_mlx(parts.model);
+    if llama { "llama.cpp" } else { name }
+}
+
 /// Returns how many devices share each layer.
 fn devices(parts: &Parts<'_>, values: &Values) -> u32 {
-    if parts.engine.name == "llama.cpp" {
+    if !parts.engine.settings.contains_key("tensor_parallel_size") {
         return 1;
     }
-    values
-        .int("tensor_parallel_size")
-        .map_or(parts.hardware.devices, |asked| asked as u32)
-}
-
-/// The batch sizes for which vLLM captures graphs: 1, 2, 4, then every 8 up to 256, then every 16.
-fn captured(max_num_seqs: u64) -> Vec<u64> {
-    let most = (2 * max_num_seqs).min(512);
-    let sizes = [1, 2, 4]
-        .into_iter()
-        .chain((8..=256).step_by(8))
-        .chain((272..=512).step_by(16));
-    sizes.take_while(|&size| size <= most).collect()
-}
-
-fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, BTreeMap<String, String>) {
-    let model = parts.model;
-    let devices = u64::from(devices(parts, values));
-    let batched = values.count("max_num_batched_tokens");
-    let kv_share = if values.word("kv_cache_dtype").starts_with("fp8") {
-        0.5
-    } else {
-        1.0
-    };
-    let block_size = memory::vllm_block(model, values.count("block_size"), kv_share);
-    let page = (block_size as f64 * model.kv_bytes_per_token.value.as_f64() * kv_share) as u64;
-    let utilization = values.float("gpu_memory_utilization");
-    let room =
-        memory::vllm_cache(parts.hardware, model, utilization, devices, batched) / page.max(1);
-    let num_gpu_blocks = values.int("num_gpu_blocks_override").unwrap_or(room);
-    let fits = num_gpu_blocks.saturating_sub(1) * block_size;
-    let max_model_len = values
-        .int("max_model_len")
-        .unwrap_or(model.max_context.value.0.min(fits.max(1)));
-    let settings = vllm::Settings {
-        max_num_seqs: values.count("max_num_seqs"),
-        max_num_batched_tokens: batched,
-        long_prefill_token_threshold: values.count("long_prefill_token_threshold"),
-        block_size,
-        num_gpu_blocks,
-        max_model_len,
-        enable_prefix_caching: values.on("prefix_caching"),
-        enable_chunked_prefill: values.on("enable_chunked_prefill"),
-        scheduler_reserve_full_isl: values.on("scheduler_reserve_full_isl"),
-        async_scheduling: values.on("async_scheduling"),
-        state_blocks: memory::vllm_state_blocks(model),
-    };
-    let shown = [
-        ("engine.block_size", block_size),
-        ("engine.num_gpu_blocks", num_gpu_blocks),
-        ("engine.max_model_len", max_model_len),
-        ("engine.tensor_parallel_size", devices),
-    ];
-    (
-        settings,
-        shown
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .into(),
-    )
-}
-
-fn llama_settings(
-    parts: &Parts<'_>,
-    values: &Values,
-) -> (llama_cpp::Settings, BTreeMap<String, String>) {
-    let model = parts.model;
-    let shape = &model.shape.value;
-    let asked = values.int("parallel");
-    let parallel = asked.filter(|&slots| slots > 0).unwrap_or(4);
-    let unified = match values.values.get("kv_unified") {
-        Some(SettingValue::Bool(on)) => *on,
-        _ => asked.is_none_or(|slots| slots == 0),
-    };
-    let kv_bytes = model.kv_bytes_per_token.value.0;
-    let state_bytes = model.state_bytes_per_sequence.value.0;
-    let room = memory::llama_cache(parts.hardware, model);
-    let fits = room.map_or(0, |room| {
-        room.saturating_sub(state_bytes * parallel) / kv_bytes.max(1)
-    });
-    let whole = match values.count("ctx_size") {
-        // Unset, the context is what the model was made for, for each slot unless they share, shrunk to fit.
-        0 => (model.max_context.value.0 * if unified { 1 } else { parallel }).min(fits),
-        asked if asked <= fits => asked,
-        _ => 0,
-    };
-    let slot_context = if unified {
-        whole
-    } else {
-        whole.div_ceil(parallel).next_multiple_of(256)
-    };
-    let slot_context = if whole == 0 { 0 } else { slot_context };
-    let unified_memory = parts.hardware.unified_memory;
-    let cache_ram = match values.values.get("cache_ram") {
-        Some(SettingValue::Int(megabytes)) if *megabytes >= 0 => Some((*megabytes as u64) << 20),
-        _ => None,
-    };
-    let settings = llama_cpp::Settings {
-        parallel,
-        slot_context,
-        pool: unified.then_some(whole),
-        n_batch: values.count("batch_size"),
-        n_ubatch: values.count("ubatch_size"),
-        cache_prompt: values.on("prefix_caching"),
-        slot_prompt_similarity: values.float("slot_prompt_similarity"),
-        cache_ram,
-        cache_ram_keeps_one: parts.version != "latest",
-        // May builds save idle slots only where they share a pool.
-        cache_idle_slots: values.on("cache_idle_slots") && (unified || parts.version == "latest"),
-        rolls_back: !shape.hybrid() && shape.window_layers == 0,
-        ctx_checkpoints: values.count("ctx_checkpoints") as usize,
-        checkpoint_every: (parts.version == "b9151")
-            .then(|| values.count("checkpoint_min_step"))
-            .filter(|&every| every > 0),
-        kv_bytes,
-        state_bytes,
-        // Copies between a slot and host memory are unpinned; an estimate.
-        host_bytes_per_sec: if unified_memory { 2e10 } else { 5e9 },
-        split_over_two: parts.hardware.devices == 2,
-    };
-    let shown = [
-        ("engine.parallel", parallel),
-        ("engine.ctx_size", whole),
-        ("engine.slot_context", slot_context),
-    ];
-    let mut shown: BTreeMap<String, String> = shown
-        .map(|(key, value)| (key.to_string(), value.to_string()))
-        .into();
-    shown.insert(
-        "engine.kv_unified".to_string(),
-        if unified { "on" } else { "off" }.to_string(),
-    );
-    (settings, shown)
+    let asked = values.int("tensor_parallel_size");
+    asked.map_or(parts.hardware.devices, |asked| asked as u32)
 }

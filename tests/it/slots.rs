@@ -71,6 +71,7 @@ impl<'c> Server<'c> {
         self.host
             .retain(|(saved, _)| !list.tokens.starts_with(&saved.tokens));
         let states = 1 + list.checkpoints.len() as u64;
+        // A saved list has a header, and for each token its place beside its keys and values.
         let bytes = 64
             + list.tokens.len() as u64 * (self.settings.kv_bytes + 12)
             + states * self.settings.state_bytes;
@@ -240,13 +241,13 @@ fn agree(events: &[Event], mut server: Server<'_>, seed: u64) -> u64 {
     // At the end of a step requests end before others are launched, first come, first served.
     moments.sort_by_key(|&(at, launched, call, _): &(_, bool, _, Reply)| (at, launched, call));
     let mut found = 0;
-    for same in moments.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        let mut same = same.to_vec();
-        if !same[0].1 {
+    for together in moments.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let mut together = together.to_vec();
+        if !together[0].1 {
             // Requests that end in one step let go of their slots in slot order.
-            same.sort_by_key(|(_, _, call, _)| server.serving[&call.0].0);
+            together.sort_by_key(|(_, _, id, _)| server.serving[&id.0].0);
         }
-        for (_, launched, id, reply) in same {
+        for (_, launched, id, reply) in together {
             let call = &calls[&id];
             if launched {
                 let cached = server.launch(call);

@@ -8,6 +8,7 @@ use laptime::call::{Call, Outcome, Reply};
 use laptime::event::{Event, GapParts, LapKey, RunOutcome};
 use laptime::fleet::{Plan, Share};
 use laptime::ids::{CallId, RunId};
+use laptime::rig::engine::mlx_lm;
 use laptime::trace::{Ending, Gap, Join, Session, Step, Trace};
 use laptime::units::{Span, Time, Tokens};
 use std::collections::BTreeMap;
@@ -310,7 +311,10 @@ fn alone_nothing_queues(seen: &Seen) {
 fn without_caching_everything_is_read_again(seen: &Seen, settings: &Settings) {
     let caching = match settings {
         Settings::Vllm(settings) => settings.enable_prefix_caching,
-        Settings::Llama(settings) => settings.cache_prompt,
+        Settings::Llama(settings) | Settings::Ollama(settings, _) => settings.cache_prompt,
+        Settings::Sglang(settings) => settings.radix_cache,
+        Settings::Mlx(settings) => settings.cache != mlx_lm::Cache::Off,
+        Settings::TrtLlm(settings) => settings.enable_block_reuse,
     };
     for (call, _, lap, _) in &seen.calls {
         let reply = &seen.replies[&call.id];

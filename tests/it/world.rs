@@ -4,11 +4,13 @@
 //! answers, compaction, forks, sub-agents of all kinds, pools that hold one prompt, budgets of a few tokens, and waits
 //! that end exactly when a step does.
 
+use crate::rigs;
 use laptime::agent::{Conduct, History, OnRefusal, Pace, Retries};
 use laptime::event::Event;
 use laptime::fleet::{Fleet, Plan, Share};
 use laptime::rig::cost::{Coefficients, StepCost};
-use laptime::rig::engine::{Engine, llama_cpp, vllm};
+use laptime::rig::engine::limited::Limited;
+use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
 use laptime::rig::step::StepLoop;
@@ -57,6 +59,10 @@ impl Dice {
 pub(crate) enum Settings {
     Vllm(vllm::Settings),
     Llama(llama_cpp::Settings),
+    Ollama(llama_cpp::Settings, u64),
+    Sglang(sglang::Settings),
+    Mlx(mlx_lm::Settings),
+    TrtLlm(trt_llm::Settings),
 }
 
 /// A trace, a rig and a plan.
@@ -72,13 +78,9 @@ impl World {
     pub(crate) fn new(seed: u64) -> World {
         let trace = trace(&mut Dice::new(seed, "trace"));
         let mut dice = Dice::new(seed, "rig");
-        let settings = if dice.percent(60) {
-            Settings::Vllm(vllm_settings(&mut dice, &trace))
-        } else {
-            Settings::Llama(llama_settings(&mut dice, &trace))
-        };
+        let settings = settings(&mut dice, &trace);
         let captured = match settings {
-            Settings::Vllm(_) if dice.percent(50) => vec![1, 2, 4, 8],
+            Settings::Vllm(_) | Settings::Sglang(_) if dice.percent(50) => vec![1, 2, 4, 8],
             _ => Vec::new(),
         };
         World {
@@ -98,7 +100,25 @@ impl World {
                 let server = llama_cpp::LlamaCpp::new(settings, Arc::clone(&self.trace.content));
                 self.replay_on(server, walking)
             }
+            Settings::Ollama(settings, most) => {
+                let server = llama_cpp::LlamaCpp::new(settings, Arc::clone(&self.trace.content));
+                self.replay_on(Limited::new(server, most), walking)
+            }
+            Settings::Sglang(settings) => self.replay_on(self.sglang(settings), walking),
+            Settings::Mlx(settings) => {
+                let server = mlx_lm::MlxLm::new(settings, Arc::clone(&self.trace.content));
+                self.replay_on(server, walking)
+            }
+            Settings::TrtLlm(settings) => self.replay_on(self.trt_llm(settings), walking),
         }
+    }
+
+    pub(crate) fn sglang(&self, settings: sglang::Settings) -> sglang::Sglang {
+        sglang::Sglang::new(settings, Arc::clone(&self.trace.content))
+    }
+
+    pub(crate) fn trt_llm(&self, settings: trt_llm::Settings) -> trt_llm::TrtLlm {
+        trt_llm::TrtLlm::new(settings, Arc::clone(&self.trace.content))
     }
 
     pub(crate) fn vllm<P: Pool>(&self, settings: vllm::Settings) -> vllm::Vllm<P> {
@@ -152,6 +172,21 @@ pub(crate) fn longest(trace: &Trace) -> u64 {
     let steps = threads.flat_map(|thread| &thread.steps);
     let length = |step: &laptime::trace::Step| step.prompt_tokens.0 + step.output_tokens.0;
     steps.map(length).max().expect("a trace has steps")
+}
+
+fn settings(dice: &mut Dice, trace: &Trace) -> Settings {
+    match dice.below(100) {
+        0..40 => Settings::Vllm(vllm_settings(dice, trace)),
+        40..60 => Settings::Llama(llama_settings(dice, trace)),
+        60..65 => {
+            let llama = llama_settings(dice, trace);
+            let (settings, most) = rigs::ollama_settings(dice, llama);
+            Settings::Ollama(settings, most)
+        }
+        65..80 => Settings::Sglang(rigs::sglang_settings(dice, trace)),
+        80..90 => Settings::Mlx(rigs::mlx_settings(dice, trace)),
+        _ => Settings::TrtLlm(rigs::trt_settings(dice, trace)),
+    }
 }
 
 fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {

@@ -3,7 +3,11 @@
 //! An engine plans the next step and settles it; [`super::step::StepLoop`] owns the clock and the accounts. Each engine
 //! has a file of its own and builds on the shared pieces in [`super::kv`].
 
+pub mod limited;
 pub mod llama_cpp;
+pub mod mlx_lm;
+pub mod sglang;
+pub mod trt_llm;
 pub mod vllm;
 
 use super::book::{Book, SeqId};

@@ -3,6 +3,8 @@
 pub mod blocks;
 pub mod path;
 pub mod pool;
+pub mod radix;
+pub mod sequences;
 pub mod slots;
 
 use crate::ids::NodeId;

@@ -59,6 +59,36 @@ impl Path {
         path
     }
 
+    /// Returns how many leading blocks two paths have in common.
+    pub fn common(&self, other: &Path) -> u64 {
+        let limit = self.named.min(other.named);
+        u64::from(agreed(&self.stretches, &other.stretches, 0, limit))
+    }
+
+    /// Returns the stretches that hold the blocks from `from` on, before `to`.
+    pub(super) fn between(&self, from: u32, to: u32) -> Vec<Stretch> {
+        let first = self
+            .stretches
+            .partition_point(|stretch| stretch.end <= from);
+        let mut part = Vec::new();
+        for stretch in &self.stretches[first..] {
+            let end = stretch.end.min(to);
+            part.push(Stretch { end, ..*stretch });
+            if end == to {
+                break;
+            }
+        }
+        part
+    }
+
+    /// Returns the key of the node that owns this block.
+    pub(super) fn key_at(&self, block: u32) -> Key {
+        let index = self
+            .stretches
+            .partition_point(|stretch| stretch.end <= block);
+        self.stretches[index].key
+    }
+
     /// Returns the name of the state after `block`.
     pub(super) fn state_at(&self, block: u64) -> StateHold {
         let index = self
@@ -69,6 +99,21 @@ impl Path {
             block: block as u32,
         }
     }
+}
+
+/// Returns up to which block, at most `limit`, two lists of stretches name the same blocks from `from` on.
+///
+/// A stretch may be cut short in either list; the rest of its node's blocks then follows under the same key.
+pub(super) fn agreed(a: &[Stretch], b: &[Stretch], from: u32, limit: u32) -> u32 {
+    let mut at = from;
+    let mut i = a.partition_point(|stretch| stretch.end <= from);
+    let mut j = b.partition_point(|stretch| stretch.end <= from);
+    while at < limit && i < a.len() && j < b.len() && a[i].key == b[j].key {
+        at = a[i].end.min(b[j].end).min(limit);
+        i += usize::from(a[i].end <= at);
+        j += usize::from(b[j].end <= at);
+    }
+    at
 }
 
 fn key(content: &Content, node: NodeId, realms: Realms) -> Key {

@@ -208,7 +208,7 @@ impl HostCache {
 }
 
 /// Returns whether `longer` begins with all of `shorter`.
-fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
+pub(super) fn extends(longer: &Tokens, shorter: &Tokens, content: &Content) -> bool {
     if shorter.private > 0 {
         return (longer.left_by, longer.len()) == (shorter.left_by, shorter.len());
     }

@@ -1,0 +1,116 @@
+//! Which settings each engine's model honours; any other must keep its default.
+
+/// Returns the settings of an engine that are honoured.
+pub(super) fn of(engine: &str) -> &'static [&'static str] {
+    let found = HONOURED.iter().find(|(name, _)| *name == engine);
+    found.map_or(&[], |(_, names)| names)
+}
+
+const HONOURED: [(&str, &[&str]); 7] = [
+    (
+        "vllm",
+        &[
+            "prefix_caching",
+            "max_num_batched_tokens",
+            "max_num_seqs",
+            "max_model_len",
+            "gpu_memory_utilization",
+            "num_gpu_blocks_override",
+            "block_size",
+            "kv_cache_dtype",
+            "long_prefill_token_threshold",
+            "enable_chunked_prefill",
+            "scheduler_reserve_full_isl",
+            "async_scheduling",
+            "enforce_eager",
+            "tensor_parallel_size",
+        ],
+    ),
+    (
+        "llama.cpp",
+        &[
+            "prefix_caching",
+            "parallel",
+            "kv_unified",
+            "ctx_size",
+            "batch_size",
+            "ubatch_size",
+            "slot_prompt_similarity",
+            "cache_ram",
+            "cache_idle_slots",
+            "ctx_checkpoints",
+            "checkpoint_min_step",
+        ],
+    ),
+    (
+        "sglang",
+        &[
+            "prefix_caching",
+            "page_size",
+            "schedule_policy",
+            "chunked_prefill_size",
+            "max_prefill_tokens",
+            "enable_mixed_chunk",
+            "prefill_decode_interval",
+            "max_running_requests",
+            "mem_fraction_static",
+            "context_length",
+            "schedule_conservativeness",
+            "disable_overlap_schedule",
+            "mamba_track_interval",
+            "mamba_full_memory_ratio",
+            "disable_cuda_graph",
+            "cuda_graph_max_bs",
+            "max_tokens",
+            "tensor_parallel_size",
+        ],
+    ),
+    (
+        "trt-llm",
+        &[
+            "prefix_caching",
+            "tokens_per_block",
+            "enable_partial_reuse",
+            "free_gpu_memory_fraction",
+            "capacity_scheduler_policy",
+            "enable_chunked_prefill",
+            "max_num_tokens",
+            "max_batch_size",
+            "max_seq_len",
+            "max_tokens",
+            "tensor_parallel_size",
+        ],
+    ),
+    (
+        "mlx-lm",
+        &[
+            "prefix_caching",
+            "decode_concurrency",
+            "prompt_concurrency",
+            "prefill_step_size",
+            "prompt_cache_size",
+            "prompt_cache_bytes",
+        ],
+    ),
+    (
+        "lm-studio",
+        &[
+            "prefix_caching",
+            "max_concurrent_predictions",
+            "prefill_step_size",
+            "context_length",
+        ],
+    ),
+    (
+        "ollama",
+        &[
+            "prefix_caching",
+            "num_parallel",
+            "num_ctx",
+            "num_batch",
+            "max_queue",
+            "cache_ram",
+            "ctx_checkpoints",
+        ],
+    ),
+];
