@@ -139,6 +139,7 @@ def llama(run, start):
     for name, settings, sessions, turns, size in cases[:-1]:
         with start(settings) as server:
             run.concurrent(server, f"concurrent: {name}", sessions, turns, size, 0.1)
+            time.sleep(1)  # The log follows the last answer.
         run.write({"log": slot_log(server.log.name)})
 
 

@@ -86,6 +86,8 @@ class Server:
 
     def metric(self, name, label=""):
         """The sum of a counter over its labels, or over those lines that hold this one."""
+        # Counters follow the answers they count with some delay.
+        time.sleep(1)
         lines = self.call("GET", "/metrics")[1].splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines
                    if line.startswith((name + "{", name + " ")) and label in line)
