@@ -130,9 +130,10 @@ fn concurrent_runs_are_predicted_from_the_order_of_their_requests() {
         let cached = run.in_recorded_order();
         println!("{}", run.line(&cached));
         println!("  at a pace of its own: {}", run.line(&run.freely()));
-        // The order is known where the engine logs it; stamps leave a little of it open.
+        // The order is known where the engine logs it. Stamps of a client that shares the engine's cores leave some of
+        // it open, and a cache that is too small multiplies that.
         let (exact, off) = if run.log.is_empty() {
-            (0.93, 0.02)
+            (0.8, 0.03)
         } else {
             (1.0, 0.0)
         };
