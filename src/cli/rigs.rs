@@ -106,6 +106,7 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
     };
     Ok(Rig {
         point,
+        cache: None,
         backend: Box::new(backend),
     })
 }

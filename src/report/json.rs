@@ -236,6 +236,8 @@ impl From<&TokenClasses> for Classes {
 struct Totals {
     prompt: u64,
     cached: u64,
+    cached_optimal: Option<u64>,
+    cached_unbounded: Option<u64>,
     computed: u64,
     output: u64,
     #[serde(flatten)]
@@ -277,6 +279,8 @@ fn summary(summary: &Summary) -> SummaryOut {
         tokens: Totals {
             prompt: summary.tokens.prompt.0,
             cached: summary.tokens.cached.0,
+            cached_optimal: summary.tokens.cached_optimal.map(|tokens| tokens.0),
+            cached_unbounded: summary.tokens.cached_unbounded.map(|tokens| tokens.0),
             computed: summary.tokens.computed.0,
             output: summary.tokens.output.0,
             classes: (&summary.classes).into(),

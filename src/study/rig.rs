@@ -98,37 +98,40 @@ pub fn build(
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
     let cost = cost_of(&parts, &values, catalog, variant)?;
-    let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
-        "vllm" => {
-            let (settings, shown) = vllm_settings(&parts, &values);
-            starts(&settings)?;
-            let captured = if values.on("enforce_eager") {
-                Vec::new()
-            } else {
-                captured(settings.max_num_seqs)
-            };
-            let step_cost = StepCost::new(cost.coefficients, captured);
-            (
-                Box::new(StepLoop::new(
-                    <vllm::Vllm>::new(settings, Arc::clone(content)),
-                    step_cost,
-                )),
-                shown,
-            )
-        }
-        "llama.cpp" => {
-            let (settings, shown) = llama_settings(&parts, &values);
-            let step_cost = StepCost::new(cost.coefficients, Vec::new());
-            (
-                Box::new(StepLoop::new(
-                    llama_cpp::LlamaCpp::new(settings, Arc::clone(content)),
-                    step_cost,
-                )),
-                shown,
-            )
-        }
-        other => return Err(RigError::NotSimulated(other.to_string())),
-    };
+    let (backend, cache, mut shown): (Box<dyn Backend + Send>, _, _) =
+        match parts.engine.name.as_str() {
+            "vllm" => {
+                let (settings, shown) = vllm_settings(&parts, &values);
+                starts(&settings)?;
+                let captured = if values.on("enforce_eager") {
+                    Vec::new()
+                } else {
+                    captured(settings.max_num_seqs)
+                };
+                let step_cost = StepCost::new(cost.coefficients, captured);
+                (
+                    Box::new(StepLoop::new(
+                        <vllm::Vllm>::new(settings, Arc::clone(content)),
+                        step_cost,
+                    )),
+                    settings.cache(),
+                    shown,
+                )
+            }
+            "llama.cpp" => {
+                let (settings, shown) = llama_settings(&parts, &values);
+                let step_cost = StepCost::new(cost.coefficients, Vec::new());
+                (
+                    Box::new(StepLoop::new(
+                        llama_cpp::LlamaCpp::new(settings, Arc::clone(content)),
+                        step_cost,
+                    )),
+                    settings.cache(),
+                    shown,
+                )
+            }
+            other => return Err(RigError::NotSimulated(other.to_string())),
+        };
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
@@ -150,7 +153,11 @@ pub fn build(
         error_interval: cost.interval,
         known_by: cost.known_by,
     };
-    Ok(Rig { point, backend })
+    Ok(Rig {
+        point,
+        cache: Some(cache),
+        backend,
+    })
 }
 
 /// Checks what vLLM checks before it starts.

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod agent;
+mod bound;
 mod cli;
 mod documents;
 mod fuzz_trace;
