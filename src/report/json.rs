@@ -148,6 +148,7 @@ struct WorkloadOut<'a> {
     idle_cut_s: f64,
     on_refusal: &'static str,
     warm_start: bool,
+    settings: &'a std::collections::BTreeMap<String, String>,
 }
 
 fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
@@ -170,6 +171,7 @@ fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
             crate::agent::OnRefusal::Stop => "stop",
         },
         warm_start: conduct.warm_start,
+        settings: &workload.settings,
     }
 }
 

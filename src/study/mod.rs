@@ -4,5 +4,6 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod habits;
 pub mod replay;
 pub mod rig;

@@ -11,6 +11,7 @@ use crate::operating_point::OperatingPoint;
 use crate::rig::Rig;
 use crate::sim;
 use crate::trace::Trace;
+use std::collections::BTreeMap;
 
 /// What was replayed, apart from the rig.
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +28,8 @@ pub struct Workload {
     pub calls: u64,
     /// What random choices began from.
     pub seed: u64,
+    /// Settings that made the trace another than the recorded one, by their full keys.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Workload {
@@ -58,6 +61,7 @@ impl Workload {
             runs,
             calls,
             seed,
+            settings: BTreeMap::new(),
         }
     }
 }

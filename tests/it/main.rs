@@ -7,6 +7,7 @@ mod cli;
 mod documents;
 mod fuzz_trace;
 mod golden;
+mod habits;
 mod import;
 mod metrics;
 mod naive;
