@@ -6,14 +6,16 @@
 //! there from the call's admission on.
 //!
 //! - **Unbounded**: of each call the longest prefix that calls admitted earlier have computed.
-//! - **Optimal**: Belady's rule on the memory that the engine has. When a call ends, its own content and what is kept
-//!   for later calls must fit; what is needed last goes first, and of one prompt the deepest first, so prefixes stay
-//!   whole. Whatever some call in flight uses is held and costs nothing more.
+//! - **Optimal**: Belady's rule on the memory that the engine has. Whenever a call has read its prompt, and when it ends,
+//!   what calls in flight hold and what is kept for later calls must fit; what is needed last goes first, and of one
+//!   prompt the deepest first, so prefixes stay whole. A call holds its prompt from its first token to its end (one that
+//!   was preempted: at its end alone), and its answer at its end; what several hold is there once.
 //!
 //! For calls that follow one another this is exactly the best that any policy can do. Where calls overlap it is an upper
-//! bound on every policy at these same moments: memory is only counted when calls end, and what is still being computed
-//! is found already. Recurrent states take no memory here and are found wherever keys and values are. An engine that
-//! found more would have had other calls at other times, so this is a bound on tokens and says nothing of time.
+//! bound on every policy at these same moments: the memory of prompts that are still being read is not counted, and what
+//! is still being computed is found already. Recurrent states take no memory here and are found wherever keys and values
+//! are. An engine that found more would have had other calls at other times, so this is a bound on tokens and says
+//! nothing of time.
 //!
 //! The work is done on runs of units that calls have in common, never on single units.
 
@@ -35,10 +37,12 @@ pub struct Best {
     pub unbounded: Tokens,
 }
 
-/// A call as it is kept: 64 bytes.
+/// A call as it is kept: 80 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     admitted: Time,
+    /// When all of its prompt was in memory, to stay there until the end; nothing where that is not known.
+    read: Option<Time>,
     finished: Time,
     prompt: NodeId,
     /// Where what can be found again ends: in the answer, or in the prompt where the answer is not kept.
@@ -76,6 +80,7 @@ impl Served {
         );
         self.calls.push(Kept {
             admitted: at,
+            read: None,
             finished: at,
             prompt: call.prompt,
             tip: if call.output_shared {
@@ -96,6 +101,10 @@ impl Served {
         call.answered = !reply.outcome.failed();
         call.admitted = reply.admitted.unwrap_or(reply.submitted);
         call.finished = reply.finished;
+        // Who waited after admission was preempted, and held nothing meanwhile.
+        let preempted = reply.parts.queue > call.admitted.since(reply.submitted);
+        let read = reply.first_token.filter(|&at| at > call.admitted);
+        call.read = if preempted { None } else { read };
         call.computed = call.prompt_tokens + (reply.output.0 as u32).saturating_sub(1);
     }
 
@@ -116,7 +125,7 @@ impl Served {
         let found: u64 = uses.found.iter().map(|&units| u64::from(units)).sum();
         let lost = shape.capacity.map_or(0, |capacity| {
             let own = |call: u32| u64::from(calls[call as usize].computed) / unit;
-            lost(&uses.waits, &timeline, own, capacity.0 / unit)
+            lost(&uses.waits, &paths, &timeline, own, capacity.0 / unit)
         });
         Best {
             optimal: tokens(found - lost),
@@ -125,38 +134,56 @@ impl Served {
     }
 }
 
-/// When calls were admitted and ended, as places in one order of all these moments, from 1.
+/// What happens to a call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Moment {
+    /// All of its prompt is in memory.
+    Read,
+    /// It ends, and lets go.
+    Ended,
+    /// It comes in.
+    Admitted,
+    /// It ends at the moment at which it came in.
+    EndedAtOnce,
+}
+
+/// What happens to calls, as places in one order of all these moments, from 1.
 struct Timeline {
-    /// For each moment the call and whether it ended then.
-    moments: Vec<(u32, bool)>,
+    moments: Vec<(u32, Moment)>,
     admitted: Vec<u32>,
     ended: Vec<u32>,
 }
 
 impl Timeline {
     fn of(calls: &[Kept]) -> Timeline {
-        // At one moment calls end before others are admitted, unless they took no time at all.
-        let mut order: Vec<(Time, u32, u8)> = Vec::with_capacity(2 * calls.len());
+        let mut order: Vec<(Time, u32, Moment)> = Vec::with_capacity(3 * calls.len());
         for (place, call) in calls.iter().enumerate() {
-            let instant = call.admitted == call.finished;
-            order.push((call.admitted, place as u32, 1));
-            order.push((call.finished, place as u32, if instant { 2 } else { 0 }));
+            let end = if call.admitted == call.finished {
+                Moment::EndedAtOnce
+            } else {
+                Moment::Ended
+            };
+            let place = place as u32;
+            order.extend(call.read.map(|at| (at, place, Moment::Read)));
+            order.push((call.admitted, place, Moment::Admitted));
+            order.push((call.finished, place, end));
         }
-        order.sort_unstable_by_key(|&(at, call, kind)| (at, kind > 0, call, kind));
+        // A step that ends has all it worked on in memory; then calls end, and then others are admitted.
+        order
+            .sort_unstable_by_key(|&(at, call, what)| (at, what.min(Moment::Admitted), call, what));
         let mut timeline = Timeline {
             moments: Vec::with_capacity(order.len()),
             admitted: vec![0; calls.len()],
             ended: vec![0; calls.len()],
         };
-        for (place, (_, call, kind)) in order.into_iter().enumerate() {
-            let ends = kind != 1;
-            timeline.moments.push((call, ends));
-            let noted = if ends {
-                &mut timeline.ended
-            } else {
-                &mut timeline.admitted
-            };
-            noted[call as usize] = place as u32 + 1;
+        for (place, (_, call, what)) in order.into_iter().enumerate() {
+            timeline.moments.push((call, what));
+            let place = place as u32 + 1;
+            match what {
+                Moment::Read => {}
+                Moment::Admitted => timeline.admitted[call as usize] = place,
+                Moment::Ended | Moment::EndedAtOnce => timeline.ended[call as usize] = place,
+            }
         }
         timeline
     }
@@ -167,6 +194,8 @@ impl Timeline {
 struct Place {
     /// The last run that it computes.
     tip: u32,
+    /// The last run of its prompt in which it may find something: what it is known to hold while it runs.
+    prompt: u32,
     /// Up to which unit it may find something.
     limit: u32,
     /// Up to which unit it was there before it came.
@@ -227,7 +256,12 @@ impl Paths {
             for border in [tip, limit_at, warm_at] {
                 needed[border as usize] = true;
             }
-            paths.places.push(Place { tip, limit, warm });
+            paths.places.push(Place {
+                tip,
+                prompt: limit_at,
+                limit,
+                warm,
+            });
         }
         paths.join(&needed);
         paths
@@ -239,6 +273,17 @@ impl Paths {
             at = self.parent[at as usize];
         }
         at
+    }
+
+    /// Returns the runs from `at` up to, but without, `stop`, and how many units each has.
+    fn upwards(&self, mut at: u32, stop: u32) -> impl Iterator<Item = (usize, u64)> + '_ {
+        std::iter::from_fn(move || {
+            (at != stop).then(|| {
+                let run = at as usize;
+                at = self.parent[run];
+                (run, u64::from(self.end[run] - self.end[at as usize]))
+            })
+        })
     }
 
     /// Joins runs that no call tells apart.
@@ -367,34 +412,110 @@ impl Uses {
     }
 }
 
-/// Returns how many units are lost when no more than `capacity` fit, those needed last going first.
-fn lost(waits: &[Wait], timeline: &Timeline, own: impl Fn(u32) -> u64, capacity: u64) -> u64 {
-    let mut kept_for = vec![0_u64; timeline.admitted.len()];
-    let mut furthest: BinaryHeap<u32> = BinaryHeap::new();
-    let (mut kept, mut lost) = (0, 0);
-    let mut coming = waits.iter().peekable();
-    for (place, &(call, ends)) in timeline.moments.iter().enumerate() {
-        if !ends {
-            kept -= std::mem::take(&mut kept_for[call as usize]);
-            continue;
-        }
-        let room = capacity.saturating_sub(own(call));
-        while kept > room {
-            let &last = furthest.peek().expect("what is kept is kept for a call");
-            let units = &mut kept_for[last as usize];
-            let gone = (kept - room).min(*units);
+/// Memory of a fixed size.
+struct Memory {
+    capacity: u64,
+    /// Units kept for each call to come, and for all of them.
+    kept_for: Vec<u64>,
+    kept: u64,
+    /// The calls for which something is kept, the last to come first.
+    furthest: BinaryHeap<u32>,
+    /// How many calls that are known to hold their prompts hold each run, and how many units they hold together.
+    holders: Vec<u32>,
+    held: u64,
+    lost: u64,
+}
+
+impl Memory {
+    fn keep(&mut self, wait: Wait) {
+        self.kept_for[wait.call as usize] += u64::from(wait.units);
+        self.kept += u64::from(wait.units);
+        self.furthest.push(wait.call);
+    }
+
+    /// A call takes up what was kept for it.
+    fn admit(&mut self, call: u32) {
+        self.kept -= std::mem::take(&mut self.kept_for[call as usize]);
+    }
+
+    /// Loses what is needed last until all that is kept fits beside what is held, and `more`.
+    fn shrink(&mut self, more: u64) {
+        let room = self.capacity.saturating_sub(self.held + more);
+        while self.kept > room {
+            let &last = self
+                .furthest
+                .peek()
+                .expect("what is kept is kept for a call");
+            let units = &mut self.kept_for[last as usize];
+            let gone = (self.kept - room).min(*units);
             *units -= gone;
             if *units == 0 {
-                furthest.pop();
+                self.furthest.pop();
             }
-            kept -= gone;
-            lost += gone;
-        }
-        while let Some(wait) = coming.next_if(|wait| wait.from <= place as u32 + 1) {
-            kept_for[wait.call as usize] += u64::from(wait.units);
-            kept += u64::from(wait.units);
-            furthest.push(wait.call);
+            self.kept -= gone;
+            self.lost += gone;
         }
     }
-    lost
+
+    fn hold(&mut self, paths: &Paths, tip: u32) {
+        for (run, units) in paths.upwards(tip, START) {
+            self.held += if self.holders[run] == 0 { units } else { 0 };
+            self.holders[run] += 1;
+        }
+    }
+
+    fn let_go(&mut self, paths: &Paths, tip: u32) {
+        for (run, units) in paths.upwards(tip, START) {
+            self.holders[run] -= 1;
+            self.held -= if self.holders[run] == 0 { units } else { 0 };
+        }
+    }
+}
+
+/// Returns how many units are lost when no more than `capacity` fit; `own` says how many a call computes in all.
+fn lost(
+    waits: &[Wait],
+    paths: &Paths,
+    timeline: &Timeline,
+    own: impl Fn(u32) -> u64,
+    capacity: u64,
+) -> u64 {
+    let mut memory = Memory {
+        capacity,
+        kept_for: vec![0; paths.places.len()],
+        kept: 0,
+        furthest: BinaryHeap::new(),
+        holders: vec![0; paths.end.len()],
+        held: 0,
+        lost: 0,
+    };
+    let mut holds = vec![false; paths.places.len()];
+    let mut coming = waits.iter().peekable();
+    for (at, &(call, what)) in timeline.moments.iter().enumerate() {
+        let place = paths.places[call as usize];
+        match what {
+            Moment::Admitted => memory.admit(call),
+            Moment::Read => {
+                memory.hold(paths, place.prompt);
+                holds[call as usize] = true;
+                memory.shrink(0);
+            }
+            Moment::Ended | Moment::EndedAtOnce => {
+                let held = holds[call as usize];
+                let stop = if held { place.prompt } else { START };
+                let rest = paths.upwards(place.tip, stop);
+                let alone = rest.filter(|(run, _)| memory.holders[*run] == 0);
+                let named: u64 = alone.map(|(_, units)| units).sum();
+                let unnamed = own(call) - u64::from(paths.end[place.tip as usize]);
+                memory.shrink(named + unnamed);
+                if held {
+                    memory.let_go(paths, place.prompt);
+                }
+            }
+        }
+        while let Some(&wait) = coming.next_if(|wait| wait.from <= at as u32 + 1) {
+            memory.keep(wait);
+        }
+    }
+    memory.lost
 }
