@@ -13,9 +13,9 @@
 //!
 //! For calls that follow one another this is exactly the best that any policy can do. Where calls overlap it is an upper
 //! bound on every policy at these same moments: the memory of prompts that are still being read is not counted, and what
-//! is still being computed is found already. Recurrent states take no memory here and are found wherever keys and values
-//! are. An engine that found more would have had other calls at other times, so this is a bound on tokens and says
-//! nothing of time.
+//! is still being computed is found already. What a warm start holds counts as computed when its call is made. Recurrent
+//! states take no memory here and are found wherever keys and values are. An engine that found more would have had other
+//! calls at other times, so this is a bound on tokens and says nothing of time.
 //!
 //! The work is done on runs of units that calls have in common, never on single units.
 
@@ -40,6 +40,7 @@ pub struct Best {
 /// A call as it is kept: 80 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
+    submitted: Time,
     admitted: Time,
     /// When all of its prompt was in memory, to stay there until the end; nothing where that is not known.
     read: Option<Time>,
@@ -79,6 +80,7 @@ impl Served {
             "calls are numbered in the order in which they are made"
         );
         self.calls.push(Kept {
+            submitted: at,
             admitted: at,
             read: None,
             finished: at,
@@ -111,12 +113,9 @@ impl Served {
     /// Returns what the best caches of that shape would have found; `content` is what the calls refer to.
     pub fn best(&self, content: &Content, shape: CacheShape) -> Best {
         let unit = shape.granularity.0.max(1);
-        let mut calls: Vec<Kept> = self
-            .calls
-            .iter()
-            .filter(|one| one.answered)
-            .copied()
-            .collect();
+        let warm = self.calls.iter().filter(|one| one.warm > 0);
+        let mut calls: Vec<Kept> = warm.map(Kept::warming).collect();
+        calls.extend(self.calls.iter().filter(|one| one.answered));
         calls.sort_by_key(|call| call.admitted);
         let paths = Paths::of(&calls, content, unit);
         let timeline = Timeline::of(&calls);
@@ -124,7 +123,10 @@ impl Served {
         let tokens = |units: u64| Tokens(units * unit);
         let found: u64 = uses.found.iter().map(|&units| u64::from(units)).sum();
         let lost = shape.capacity.map_or(0, |capacity| {
-            let own = |call: u32| u64::from(calls[call as usize].computed) / unit;
+            let own = |call: u32| {
+                let call = &calls[call as usize];
+                call.answered.then_some(u64::from(call.computed) / unit)
+            };
             lost(&uses.waits, &paths, &timeline, own, capacity.0 / unit)
         });
         Best {
@@ -198,8 +200,6 @@ struct Place {
     prompt: u32,
     /// Up to which unit it may find something.
     limit: u32,
-    /// Up to which unit it was there before it came.
-    warm: u32,
 }
 
 /// A tree of runs of units: every call computes a path of whole runs.
@@ -249,18 +249,16 @@ impl Paths {
                 last_of.insert(key, at);
             }
             needed.resize(paths.end.len(), false);
-            let [limit, computed, warm] = call.borders(unit);
+            let [limit, computed] = call.borders(unit);
             let tip = paths.above(at, computed);
             let limit_at = paths.above(tip, limit);
-            let warm_at = paths.above(tip, warm);
-            for border in [tip, limit_at, warm_at] {
+            for border in [tip, limit_at] {
                 needed[border as usize] = true;
             }
             paths.places.push(Place {
                 tip,
                 prompt: limit_at,
                 limit,
-                warm,
             });
         }
         paths.join(&needed);
@@ -304,11 +302,26 @@ impl Paths {
 }
 
 impl Kept {
-    /// Returns up to where it may find something, what it computes, and what was there before it came, in units.
-    fn borders(&self, unit: u64) -> [u32; 3] {
+    /// Returns what stands for the beginning that was there before the call came: no call, but content.
+    fn warming(&self) -> Kept {
+        Kept {
+            admitted: self.submitted,
+            read: None,
+            finished: self.submitted,
+            tip: self.prompt,
+            prompt_tokens: 0,
+            computed: self.warm,
+            warm: 0,
+            answered: false,
+            ..*self
+        }
+    }
+
+    /// Returns up to where it may find something, and what it computes, in units.
+    fn borders(&self, unit: u64) -> [u32; 2] {
         let units = |tokens: u32| (u64::from(tokens) / unit) as u32;
         let limit = units(self.prompt_tokens.saturating_sub(1));
-        [limit, units(self.computed), units(self.warm).min(limit)]
+        [limit, units(self.computed)]
     }
 }
 
@@ -316,12 +329,8 @@ impl Kept {
 fn cuts(calls: &[Kept], content: &Content, unit: u64) -> Vec<(u64, u32)> {
     let mut cuts = Vec::new();
     for call in calls {
-        let [limit, computed, warm] = call.borders(unit);
-        for (tip, border) in [
-            (call.prompt, limit),
-            (call.tip, computed),
-            (call.prompt, warm),
-        ] {
+        let [limit, computed] = call.borders(unit);
+        for (tip, border) in [(call.prompt, limit), (call.tip, computed)] {
             if border == 0 {
                 continue;
             }
@@ -387,10 +396,9 @@ impl Uses {
                 let run = at as usize;
                 let (end, parent) = (paths.end[run], paths.parent[run]);
                 let units = end - paths.end[parent as usize];
-                let warm = end <= place.warm;
-                if end <= place.limit && (warm || held[run] > 0) {
+                if end <= place.limit && held[run] > 0 {
                     found += units;
-                    if !warm && held[run] < admitted {
+                    if held[run] < admitted {
                         uses.wait(first, held[run], call as u32, units);
                     }
                 }
@@ -472,12 +480,13 @@ impl Memory {
     }
 }
 
-/// Returns how many units are lost when no more than `capacity` fit; `own` says how many a call computes in all.
+/// Returns how many units are lost when no more than `capacity` fit; `own` says how many a call computes in all,
+/// and nothing for what was there before its call came.
 fn lost(
     waits: &[Wait],
     paths: &Paths,
     timeline: &Timeline,
-    own: impl Fn(u32) -> u64,
+    own: impl Fn(u32) -> Option<u64>,
     capacity: u64,
 ) -> u64 {
     let mut memory = Memory {
@@ -506,8 +515,10 @@ fn lost(
                 let rest = paths.upwards(place.tip, stop);
                 let alone = rest.filter(|(run, _)| memory.holders[*run] == 0);
                 let named: u64 = alone.map(|(_, units)| units).sum();
-                let unnamed = own(call) - u64::from(paths.end[place.tip as usize]);
-                memory.shrink(named + unnamed);
+                if let Some(own) = own(call) {
+                    let unnamed = own - u64::from(paths.end[place.tip as usize]);
+                    memory.shrink(named + unnamed);
+                }
                 if held {
                     memory.let_go(paths, place.prompt);
                 }

@@ -44,7 +44,10 @@ fn in_turn(events: &[Event]) -> Vec<Event> {
         if let Event::Called { call, .. } = event {
             turned.push(Event::Called {
                 at: Time::ZERO,
-                call: *call,
+                call: Call {
+                    warm: Tokens::ZERO,
+                    ..*call
+                },
                 lap: LapKey {
                     run: RunId(0),
                     thread: 0,
