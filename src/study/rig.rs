@@ -98,7 +98,11 @@ pub fn build(
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
     let cost = cost_of(&parts, &values, catalog, variant)?;
-    let (backend, mut shown) = engines::build(&parts, &values, cost.coefficients, content)?;
+    let engines::Built {
+        backend,
+        cache,
+        mut shown,
+    } = engines::build(&parts, &values, cost.coefficients, content)?;
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
@@ -120,7 +124,11 @@ pub fn build(
         error_interval: cost.interval,
         known_by: cost.known_by,
     };
-    Ok(Rig { point, backend })
+    Ok(Rig {
+        point,
+        cache,
+        backend,
+    })
 }
 
 /// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.

@@ -349,6 +349,25 @@ fn calls_are_left_out_when_asked() {
 }
 
 #[test]
+fn settings_of_the_agent_stand_in_the_document_and_do_not_go_with_a_recording() {
+    let on = |rig: &str, set: &str| {
+        let words = ["replay", "--trace", TRACE, "--rig", rig, "--set", set];
+        Lab::new().run(&[&words[..], &["--quiet", "--json", "-"]].concat())
+    };
+    let rig = "rtx-5090/vllm/llama-3.1-8b-bf16";
+    let document = on(rig, "agent.timestamp=system:64").json();
+    assert_eq!(
+        document["workload"]["settings"]["agent.timestamp"],
+        "system:64"
+    );
+    assert!(document["summary"]["tokens"]["reread_broken"].as_u64() > Some(10_000));
+    let wrong = on(rig, "agent.timestmp=system");
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("did you mean `agent.timestamp`?"));
+    assert_eq!(on("recorded", "agent.rerender=tool-calls").code, Some(2));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let lab = Lab::new();
     let mut child = lab

@@ -8,12 +8,14 @@
 use super::{Engine, Row, Step};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
+use crate::rig::CacheShape;
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
 use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::pool::Pool;
 use crate::trace::content::Content;
+use crate::units::Tokens;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +49,18 @@ pub struct Settings {
     pub async_scheduling: bool,
     /// Blocks that one recurrent state occupies; 0 for models without recurrent layers.
     pub state_blocks: u64,
+}
+
+impl Settings {
+    /// Returns what the cache can hold; one block is set aside for nothing.
+    pub fn cache(&self) -> CacheShape {
+        CacheShape {
+            granularity: Tokens(self.block_size),
+            capacity: Some(Tokens(
+                self.num_gpu_blocks.saturating_sub(1) * self.block_size,
+            )),
+        }
+    }
 }
 
 /// What the scheduler knows of a request beside the book.

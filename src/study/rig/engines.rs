@@ -7,7 +7,7 @@ use crate::rig::engine::limited::Limited;
 use crate::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use crate::rig::kv::sequences;
 use crate::rig::step::StepLoop;
-use crate::rig::{Backend, memory};
+use crate::rig::{Backend, CacheShape, memory};
 use crate::trace::content::Content;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,16 +25,26 @@ pub(super) fn on_mlx(model: &Model) -> bool {
     model.name.contains("-mlx-")
 }
 
+/// An engine ready to answer.
+pub(super) struct Built {
+    /// What answers.
+    pub(super) backend: Box<dyn Backend + Send>,
+    /// What its cache holds, where the best cache of that size can be told.
+    pub(super) cache: Option<CacheShape>,
+    /// Settings as they came out.
+    pub(super) shown: Shown,
+}
+
 /// Builds the engine of a rig; returns also the settings that were worked out.
 pub(super) fn build(
     parts: &Parts<'_>,
     values: &Values,
     coefficients: Coefficients,
     content: &Arc<Content>,
-) -> Result<(Box<dyn Backend + Send>, Shown), RigError> {
+) -> Result<Built, RigError> {
     let content = Arc::clone(content);
     let plain = StepCost::new(coefficients, Vec::new());
-    Ok(match parts.engine.name.as_str() {
+    let (backend, cache, shown) = match parts.engine.name.as_str() {
         "vllm" => {
             let (settings, shown) = vllm_settings(parts, values);
             starts(&settings)?;
@@ -44,7 +54,12 @@ pub(super) fn build(
                 captured(settings.max_num_seqs)
             };
             let cost = StepCost::new(coefficients, sizes);
-            (boxed(<vllm::Vllm>::new(settings, content), cost), shown)
+            let cache = Some(settings.cache());
+            (
+                boxed(<vllm::Vllm>::new(settings, content), cost),
+                cache,
+                shown,
+            )
         }
         "sglang" => {
             let (settings, shown) = sglang_settings(parts, values);
@@ -54,16 +69,25 @@ pub(super) fn build(
                 sglang_captured(values.count("cuda_graph_max_bs"))
             };
             let cost = StepCost::new(coefficients, sizes);
-            (boxed(sglang::Sglang::new(settings, content), cost), shown)
+            (
+                boxed(sglang::Sglang::new(settings, content), cost),
+                None,
+                shown,
+            )
         }
         "trt-llm" => {
             let (settings, shown) = trt_settings(parts, values);
-            (boxed(trt_llm::TrtLlm::new(settings, content), plain), shown)
+            (
+                boxed(trt_llm::TrtLlm::new(settings, content), plain),
+                None,
+                shown,
+            )
         }
         "mlx-lm" => {
             let settings = mlx_settings(parts, values);
             (
                 boxed(mlx_lm::MlxLm::new(settings, content), plain),
+                None,
                 Shown::new(),
             )
         }
@@ -71,14 +95,16 @@ pub(super) fn build(
             let settings = lm_studio_mlx(parts, values);
             (
                 boxed(mlx_lm::MlxLm::new(settings, content), plain),
+                None,
                 Shown::new(),
             )
         }
         "ollama" => {
             let (settings, shown) = ollama_settings(parts, values);
             let most = settings.parallel + values.count("max_queue");
+            let cache = Some(settings.cache());
             let server = llama_cpp::LlamaCpp::new(settings, content);
-            (boxed(Limited::new(server, most), plain), shown)
+            (boxed(Limited::new(server, most), plain), cache, shown)
         }
         name => {
             let (settings, shown) = if name == "lm-studio" {
@@ -86,11 +112,15 @@ pub(super) fn build(
             } else {
                 llama_settings(parts, values)
             };
-            (
-                boxed(llama_cpp::LlamaCpp::new(settings, content), plain),
-                shown,
-            )
+            let cache = Some(settings.cache());
+            let server = llama_cpp::LlamaCpp::new(settings, content);
+            (boxed(server, plain), cache, shown)
         }
+    };
+    Ok(Built {
+        backend,
+        cache,
+        shown,
     })
 }
 
