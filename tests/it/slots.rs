@@ -71,8 +71,10 @@ impl<'c> Server<'c> {
         self.host
             .retain(|(saved, _)| !list.tokens.starts_with(&saved.tokens));
         let states = 1 + list.checkpoints.len() as u64;
-        let bytes =
-            list.tokens.len() as u64 * self.settings.kv_bytes + states * self.settings.state_bytes;
+        // A saved list has a header, and for each token its place beside its keys and values.
+        let bytes = 64
+            + list.tokens.len() as u64 * (self.settings.kv_bytes + 12)
+            + states * self.settings.state_bytes;
         if !self.settings.cache_ram_keeps_one && limit.is_some_and(|limit| bytes > limit) {
             return;
         }
@@ -84,7 +86,7 @@ impl<'c> Server<'c> {
             .settings
             .pool
             .unwrap_or(self.settings.slot_context * self.settings.parallel);
-        let most = context.max(limit / self.settings.kv_bytes);
+        let most = context.max(limit / (self.settings.kv_bytes + 12));
         let full = |host: &[(List, u64)]| {
             let tokens: usize = host.iter().map(|(list, _)| list.tokens.len()).sum();
             host.iter().map(|(_, bytes)| bytes).sum::<u64>() > limit || tokens as u64 > most
@@ -147,12 +149,15 @@ impl<'c> Server<'c> {
         }
         if self.settings.cache_prompt
             && self.settings.cache_idle_slots
-            && self.settings.pool.is_some()
+            && self.settings.cache_ram != Some(0)
         {
             for other in (0..self.slots.len()).filter(|&other| other != index) {
                 if !self.slots[other].busy {
-                    let list = std::mem::take(&mut self.slots[other].list);
+                    let list = self.slots[other].list.clone();
                     self.save(&list);
+                    if self.settings.pool.is_some() {
+                        self.slots[other].list = List::default();
+                    }
                 }
             }
         }
@@ -172,8 +177,6 @@ impl<'c> Server<'c> {
         };
         slot.list.checkpoints.retain(|&at| at <= kept);
         slot.busy = true;
-        self.uses += 1;
-        slot.last_used = self.uses;
         self.serving.insert(call.id.0, (index, kept));
         kept
     }
@@ -190,6 +193,8 @@ impl<'c> Server<'c> {
         let settings = self.settings;
         let slot = &mut self.slots[index];
         slot.busy = false;
+        self.uses += 1;
+        slot.last_used = self.uses;
         for at in kept + 1..prompt {
             let stops = at + 4 == prompt
                 || at + 4 + settings.n_ubatch == prompt
@@ -236,14 +241,21 @@ fn agree(events: &[Event], mut server: Server<'_>, seed: u64) -> u64 {
     // At the end of a step requests end before others are launched, first come, first served.
     moments.sort_by_key(|&(at, launched, call, _): &(_, bool, _, Reply)| (at, launched, call));
     let mut found = 0;
-    for (_, launched, id, reply) in moments {
-        let call = &calls[&id];
-        if launched {
-            let cached = server.launch(call);
-            assert_eq!(cached, reply.cached.0, "SEED={seed} {call:?}");
-            found += u64::from(cached > 0);
-        } else {
-            server.end(call, reply.output.0);
+    for together in moments.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let mut together = together.to_vec();
+        if !together[0].1 {
+            // Of those that end in one step, generating slots come before prompts, each in slot order.
+            together.sort_by_key(|(_, _, id, reply)| (reply.output.0 < 2, server.serving[&id.0].0));
+        }
+        for (_, launched, id, reply) in together {
+            let call = &calls[&id];
+            if launched {
+                let cached = server.launch(call);
+                assert_eq!(cached, reply.cached.0, "SEED={seed} {call:?}");
+                found += u64::from(cached > 0);
+            } else {
+                server.end(call, reply.output.0);
+            }
         }
     }
     found
