@@ -42,6 +42,12 @@ pub(super) fn settings(
     catalog: &Catalog,
 ) -> Result<Vec<(String, String)>, Error> {
     let mut settings = Vec::new();
+    if line.is_some() && spec == RECORDED {
+        return Err(
+            Error::usage(format!("the rig `{RECORDED}` has no command line"))
+                .with_help("settings belong to simulated rigs"),
+        );
+    }
     let engine = spec.split('/').nth(1).unwrap_or_default();
     let name = engine.split('@').next().unwrap_or_default();
     if let (Some(line), Ok(engine)) = (line, catalog.engine(name.trim())) {
