@@ -244,8 +244,8 @@ fn agree(events: &[Event], mut server: Server<'_>, seed: u64) -> u64 {
     for together in moments.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
         let mut together = together.to_vec();
         if !together[0].1 {
-            // Of those that end in one step, generating slots come before prompts, each in slot order.
-            together.sort_by_key(|(_, _, id, reply)| (reply.output.0 < 2, server.serving[&id.0].0));
+            // Requests that end in one step let go of their slots in slot order.
+            together.sort_by_key(|(_, _, id, _)| server.serving[&id.0].0);
         }
         for (_, launched, id, reply) in together {
             let call = &calls[&id];

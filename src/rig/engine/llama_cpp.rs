@@ -493,13 +493,13 @@ impl Engine for LlamaCpp {
     }
 
     fn settle(&mut self, step: &Step, _times: u64, book: &mut Book, complete: &mut Vec<SeqId>) {
-        for row in &step.rows {
-            let index = self
-                .slots
-                .iter()
-                .position(|slot| slot.serving == Some(row.seq))
-                .expect("a row has a slot");
-            let seq = book.seq(row.seq);
+        // In slot order, which is the order in which requests of one step let go of their slots.
+        for index in 0..self.slots.len() {
+            let took_part = |id: &SeqId| step.rows.iter().any(|row| row.seq == *id);
+            let Some(id) = self.slots[index].serving.filter(took_part) else {
+                continue;
+            };
+            let seq = book.seq(id);
             let (call, computed) = (seq.call, seq.computed);
             while self.slots[index]
                 .stops
@@ -531,7 +531,7 @@ impl Engine for LlamaCpp {
                     },
                     computed,
                 );
-                complete.push(row.seq);
+                complete.push(id);
             }
         }
     }
