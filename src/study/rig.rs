@@ -3,6 +3,8 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod tiers;
+
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Point, SettingValue, Unknown};
@@ -60,6 +62,14 @@ pub enum RigError {
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
+    NoTier {
+        /// The hardware.
+        hardware: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
     Format {
@@ -97,10 +107,11 @@ pub fn build(
         .partition(|(key, _)| key.starts_with("rig."));
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
-    let cost = cost_of(&parts, &values, catalog, variant)?;
+    let mut cost = cost_of(&parts, &values, catalog, variant)?;
     let (backend, mut shown): (Box<dyn Backend + Send>, _) = match parts.engine.name.as_str() {
         "vllm" => {
-            let (settings, shown) = vllm_settings(&parts, &values);
+            let (mut settings, shown) = vllm_settings(&parts, &values);
+            settings.offload = tiers::offload(&parts, &values, &settings, &cost.coefficients)?;
             starts(&settings)?;
             let captured = if values.on("enforce_eager") {
                 Vec::new()
@@ -117,7 +128,8 @@ pub fn build(
             )
         }
         "llama.cpp" => {
-            let (settings, shown) = llama_settings(&parts, &values);
+            let (settings, shown, placed) = llama_settings(&parts, &values);
+            tiers::spill(&parts, placed, &mut cost);
             let step_cost = StepCost::new(cost.coefficients, Vec::new());
             (
                 Box::new(StepLoop::new(
@@ -233,6 +245,7 @@ const HONOURED: [(&str, &[&str]); 2] = [
             "async_scheduling",
             "enforce_eager",
             "tensor_parallel_size",
+            "kv_offloading_size",
         ],
     ),
     (
@@ -249,6 +262,7 @@ const HONOURED: [(&str, &[&str]); 2] = [
             "cache_idle_slots",
             "ctx_checkpoints",
             "checkpoint_min_step",
+            "n_gpu_layers",
         ],
     ),
 ];
@@ -463,6 +477,7 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, BTreeMa
         scheduler_reserve_full_isl: values.on("scheduler_reserve_full_isl"),
         async_scheduling: values.on("async_scheduling"),
         state_blocks: memory::vllm_state_blocks(model),
+        offload: vllm::Offload::default(),
     };
     let shown = [
         ("engine.block_size", block_size),
@@ -481,7 +496,11 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, BTreeMa
 fn llama_settings(
     parts: &Parts<'_>,
     values: &Values,
-) -> (llama_cpp::Settings, BTreeMap<String, String>) {
+) -> (
+    llama_cpp::Settings,
+    BTreeMap<String, String>,
+    memory::Placed,
+) {
     let model = parts.model;
     let shape = &model.shape.value;
     let asked = values.int("parallel");
@@ -492,16 +511,17 @@ fn llama_settings(
     };
     let kv_bytes = model.kv_bytes_per_token.value.0;
     let state_bytes = model.state_bytes_per_sequence.value.0;
-    let room = memory::llama_cache(parts.hardware, model);
-    let fits = room.map_or(0, |room| {
-        room.saturating_sub(state_bytes * parallel) / kv_bytes.max(1)
-    });
-    let whole = match values.count("ctx_size") {
-        // Unset, the context is what the model was made for, for each slot unless they share, shrunk to fit.
-        0 => (model.max_context.value.0 * if unified { 1 } else { parallel }).min(fits),
-        asked if asked <= fits => asked,
-        _ => 0,
-    };
+    // Unset, the context is what the model was made for, for each slot unless they share, shrunk to fit.
+    let most = model.max_context.value.0 * if unified { 1 } else { parallel };
+    let placed = memory::llama_placed(
+        parts.hardware,
+        model,
+        values.int("n_gpu_layers"),
+        values.int("ctx_size").filter(|&asked| asked > 0),
+        most,
+        parallel,
+    );
+    let whole = placed.context;
     let slot_context = if unified {
         whole
     } else {
@@ -540,6 +560,7 @@ fn llama_settings(
         ("engine.parallel", parallel),
         ("engine.ctx_size", whole),
         ("engine.slot_context", slot_context),
+        ("engine.n_gpu_layers", placed.layers),
     ];
     let mut shown: BTreeMap<String, String> = shown
         .map(|(key, value)| (key.to_string(), value.to_string()))
@@ -548,5 +569,5 @@ fn llama_settings(
         "engine.kv_unified".to_string(),
         if unified { "on" } else { "off" }.to_string(),
     );
-    (settings, shown)
+    (settings, shown, placed)
 }

@@ -18,5 +18,6 @@ mod schema;
 mod slots;
 mod swarm;
 mod tidy;
+mod tiers;
 mod trace;
 mod world;

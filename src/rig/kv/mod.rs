@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod path;
 pub mod pool;
 pub mod slots;
+pub mod tier;
 
 use crate::ids::NodeId;
 use crate::trace::content::Content;
