@@ -278,9 +278,10 @@ mod tests {
         let settings: &[_] = &[
             ("parallel", "4"),
             ("ctx_size", "65536"),
+            ("n_gpu_layers", "99"),
             ("kv_unified", "off"),
         ];
-        check("llama.cpp", line, Ok((settings, 4)));
+        check("llama.cpp", line, Ok((settings, 3)));
         let line = "OLLAMA_NUM_PARALLEL=2 OLLAMA_HOST=0.0.0.0";
         check("ollama", line, Ok((&[("num_parallel", "2")], 1)));
         let line = "--chunked-prefill-size -1 --enable-mixed-chunk --port 30000";
@@ -312,7 +313,7 @@ mod tests {
             "--max-num-seqs sixteen",
             Err("expected a whole number"),
         );
-        check("llama.cpp", "-ngl 20", Err("all layers run on the GPU"));
+        check("llama.cpp", "-ngl 20", Ok((&[("n_gpu_layers", "20")], 0)));
         check("llama.cpp", "--swa-full", Err("not modelled"));
         check("vllm", "--max-num-seqs '16", Err("not closed"));
     }

@@ -3,6 +3,8 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod tiers;
+
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
@@ -60,6 +62,14 @@ pub enum RigError {
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
+    NoTier {
+        /// The hardware.
+        hardware: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
     Format {
@@ -97,7 +107,10 @@ pub fn build(
         .partition(|(key, _)| key.starts_with("rig."));
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
-    let cost = cost_of(&parts, &values, catalog, variant)?;
+    let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    if parts.engine.name == "llama.cpp" {
+        tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
+    }
     let engines::Built {
         backend,
         cache,

@@ -21,6 +21,7 @@ mod schema;
 mod slots;
 mod swarm;
 mod tidy;
+mod tiers;
 mod trace;
 mod unverified;
 mod world;
