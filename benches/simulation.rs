@@ -91,6 +91,7 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         scheduler_reserve_full_isl: true,
         async_scheduling: true,
         state_blocks: 0,
+        offload: laptime::rig::engine::vllm::Offload::default(),
     };
     let coefficients = Coefficients {
         weights_s: 0.014,

@@ -34,13 +34,14 @@ enum Kind {
 }
 
 /// The keys of a scenario. All but `about` are flags of `laptime replay`.
-const KEYS: [(&str, Kind); 17] = [
+const KEYS: [(&str, Kind); 18] = [
     ("about", Kind::Texts),
     ("trace", Kind::Paths),
     ("rig", Kind::Texts),
     ("url", Kind::Texts),
     ("model", Kind::Texts),
     ("set", Kind::Settings),
+    ("engine-args", Kind::Texts),
     ("agents", Kind::Whole(1)),
     ("runs", Kind::Whole(1)),
     ("share", Kind::Word(&["head", "none", "all"])),

@@ -188,6 +188,7 @@ pub(crate) fn recorded_server() -> Server {
         scheduler_reserve_full_isl: true,
         async_scheduling: true,
         state_blocks: 0,
+        offload: vllm::Offload::default(),
     })
 }
 

@@ -104,19 +104,17 @@ pub fn words(line: &str) -> Result<Vec<String>, ArgumentError> {
 pub fn read(engine: &EngineProfile, line: &str) -> Result<Arguments, ArgumentError> {
     let words = words(line)?;
     let mut arguments = Arguments::default();
-    let mut at = 0;
     let begin = words
         .iter()
         .position(|word| is_flag(word) || variable(word).is_some());
-    if let Some(ignored) = words.get(..begin.unwrap_or(words.len())) {
-        if !ignored.is_empty() {
-            arguments.warnings.push(format!(
-                "`{}` is ignored: the rig names engine and model",
-                ignored.join(" ")
-            ));
-            at = ignored.len();
-        }
+    let ignored = &words[..begin.unwrap_or(words.len())];
+    if !ignored.is_empty() {
+        arguments.warnings.push(format!(
+            "`{}` is ignored: the rig names engine and model",
+            ignored.join(" ")
+        ));
     }
+    let mut at = ignored.len();
     while at < words.len() {
         at = read_flag(engine, &words, at, &mut arguments)?;
     }
@@ -246,7 +244,10 @@ mod tests {
     use super::*;
     use crate::catalog::Catalog;
 
-    fn check(engine: &str, line: &str, expected: Result<(&[(&str, &str)], usize), &str>) {
+    /// Settings and how many warnings there are, or part of the complaint.
+    type Expected<'a> = Result<(&'a [(&'a str, &'a str)], usize), &'a str>;
+
+    fn check(engine: &str, line: &str, expected: Expected<'_>) {
         let catalog = Catalog::builtin();
         let found = read(catalog.engine(engine).unwrap(), line);
         match (found, expected) {
@@ -277,9 +278,10 @@ mod tests {
         let settings: &[_] = &[
             ("parallel", "4"),
             ("ctx_size", "65536"),
+            ("n_gpu_layers", "99"),
             ("kv_unified", "off"),
         ];
-        check("llama.cpp", line, Ok((settings, 4)));
+        check("llama.cpp", line, Ok((settings, 3)));
         let line = "OLLAMA_NUM_PARALLEL=2 OLLAMA_HOST=0.0.0.0";
         check("ollama", line, Ok((&[("num_parallel", "2")], 1)));
         let line = "--chunked-prefill-size -1 --enable-mixed-chunk --port 30000";
@@ -311,7 +313,7 @@ mod tests {
             "--max-num-seqs sixteen",
             Err("expected a whole number"),
         );
-        check("llama.cpp", "-ngl 20", Err("all layers run on the GPU"));
+        check("llama.cpp", "-ngl 20", Ok((&[("n_gpu_layers", "20")], 0)));
         check("llama.cpp", "--swa-full", Err("not modelled"));
         check("vllm", "--max-num-seqs '16", Err("not closed"));
     }

@@ -11,6 +11,7 @@ use crate::metrics::FAILURES;
 use crate::report::text::counted;
 use crate::report::{csv, json, text};
 use crate::rig::Rig;
+use crate::study::habits::Habits;
 use crate::study::replay::{Replay as Replayed, Workload, replay};
 use crate::trace::Trace;
 use crate::units::Span;
@@ -56,7 +57,7 @@ pub(super) struct Replay {
     /// The model to ask for at the URL.
     #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
     model: Option<String>,
-    /// A setting of the engine or rig, such as `engine.prefix_caching=off`; may be repeated.
+    /// A setting of the engine, rig or agent, such as `engine.prefix_caching=off` or `agent.timestamp=system`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
     /// Flags as the engine's own command line takes them, such as "--max-num-seqs 16".
@@ -162,7 +163,11 @@ impl Replay {
             return Err(Error::usage("live replay is not built into this version")
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
         }
+        let habits = rigs::habits(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
+        let trace = habits
+            .applied(trace)
+            .map_err(|error| rigs::wrong_habit(&error))?;
         let catalog = rigs::catalog(&self.catalog)?;
         let built: Result<Vec<Rig>, Error> = self
             .rig
@@ -180,7 +185,7 @@ impl Replay {
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = self.workload(&trace)?;
+        let workload = self.workload(&trace, habits)?;
         let replays = self.on_all(&trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);
@@ -208,8 +213,9 @@ impl Replay {
         )
     }
 
-    fn workload(&self, trace: &Trace) -> Result<Workload, Error> {
-        let workload = Workload::new(trace, self.plan(), self.seed);
+    fn workload(&self, trace: &Trace, habits: Habits) -> Result<Workload, Error> {
+        let mut workload = Workload::new(trace, self.plan(), self.seed);
+        workload.settings = habits.settings();
         if workload.calls > MOST_CALLS {
             return Err(Error::usage(format!(
                 "{} make {} calls; at most {MOST_CALLS} can be replayed at once",

@@ -8,6 +8,7 @@ use crate::operating_point::{Kind, OperatingPoint};
 use crate::report::text::counted;
 use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
+use crate::study::habits::{HabitError, Habits, PREFIX};
 use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +42,12 @@ pub(super) fn settings(
     catalog: &Catalog,
 ) -> Result<Vec<(String, String)>, Error> {
     let mut settings = Vec::new();
+    if line.is_some() && spec == RECORDED {
+        return Err(
+            Error::usage(format!("the rig `{RECORDED}` has no command line"))
+                .with_help("settings belong to simulated rigs"),
+        );
+    }
     let engine = spec.split('/').nth(1).unwrap_or_default();
     let name = engine.split('@').next().unwrap_or_default();
     if let (Some(line), Ok(engine)) = (line, catalog.engine(name.trim())) {
@@ -69,10 +76,31 @@ pub(super) fn build(
     if spec == RECORDED {
         return recorded(settings, trace);
     }
-    crate::study::rig::build(spec, settings, catalog, &trace.content).map_err(|error| {
+    let of_rig: Vec<(String, String)> = settings
+        .iter()
+        .filter(|(key, _)| !key.starts_with(PREFIX))
+        .cloned()
+        .collect();
+    crate::study::rig::build(spec, &of_rig, catalog, &trace.content).map_err(|error| {
         Error::usage(error.to_string())
             .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
     })
+}
+
+/// Reads the habits of the agent among `settings`.
+pub(super) fn habits(settings: &[(String, String)]) -> Result<Habits, Error> {
+    let of_agent: Vec<(String, String)> = settings
+        .iter()
+        .filter(|(key, _)| key.starts_with(PREFIX))
+        .cloned()
+        .collect();
+    Habits::parse(&of_agent).map_err(|error| wrong_habit(&error))
+}
+
+/// Returns the error that says why a habit cannot be had.
+pub(super) fn wrong_habit(error: &HabitError) -> Error {
+    Error::usage(error.to_string())
+        .with_help("docs/scenario-format.md says what there is under `agent.`")
 }
 
 fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {
@@ -132,6 +160,7 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
     };
     Ok(Rig {
         point,
+        cache: None,
         backend: Box::new(backend),
     })
 }

@@ -117,6 +117,10 @@ pub struct TokenTotals {
     pub prompt: Tokens,
     /// Those taken from a cache.
     pub cached: Tokens,
+    /// Those that a clairvoyant cache of the same size would have given, where known; no event says.
+    pub cached_optimal: Option<Tokens>,
+    /// Those that a cache without end would have given, where known; no event says.
+    pub cached_unbounded: Option<Tokens>,
     /// Those that were not.
     pub computed: Tokens,
     /// Tokens of answers.

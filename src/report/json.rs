@@ -148,6 +148,7 @@ struct WorkloadOut<'a> {
     idle_cut_s: f64,
     on_refusal: &'static str,
     warm_start: bool,
+    settings: &'a std::collections::BTreeMap<String, String>,
 }
 
 fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
@@ -170,6 +171,7 @@ fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
             crate::agent::OnRefusal::Stop => "stop",
         },
         warm_start: conduct.warm_start,
+        settings: &workload.settings,
     }
 }
 
@@ -236,6 +238,8 @@ impl From<&TokenClasses> for Classes {
 struct Totals {
     prompt: u64,
     cached: u64,
+    cached_optimal: Option<u64>,
+    cached_unbounded: Option<u64>,
     computed: u64,
     output: u64,
     #[serde(flatten)]
@@ -277,6 +281,8 @@ fn summary(summary: &Summary) -> SummaryOut {
         tokens: Totals {
             prompt: summary.tokens.prompt.0,
             cached: summary.tokens.cached.0,
+            cached_optimal: summary.tokens.cached_optimal.map(|tokens| tokens.0),
+            cached_unbounded: summary.tokens.cached_unbounded.map(|tokens| tokens.0),
             computed: summary.tokens.computed.0,
             output: summary.tokens.output.0,
             classes: (&summary.classes).into(),

@@ -204,6 +204,14 @@ fn tokens(summary: &Summary) -> String {
     };
     row("prompt", totals.prompt, false);
     row("  from cache", totals.cached, true);
+    for (name, count) in [
+        ("    at best with this memory", totals.cached_optimal),
+        ("    with unlimited memory", totals.cached_unbounded),
+    ] {
+        if let Some(count) = count {
+            row(name, count, true);
+        }
+    }
     row("  computed", classes.total(), true);
     let refused = totals.computed.saturating_sub(classes.total());
     for (name, count) in [

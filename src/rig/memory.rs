@@ -11,6 +11,8 @@ const NON_TORCH_BYTES: u64 = 1 << 30;
 const ACTIVATION_BYTES: u64 = 24;
 /// Compute buffers of llama.cpp at its usual micro-batch: an estimate.
 const COMPUTE_BUFFER_BYTES: u64 = 1 << 30;
+/// The context below which llama.cpp rather leaves layers in host memory (`--fit-ctx`).
+const LEAST_CONTEXT: u64 = 4096;
 /// The alignment of vLLM's attention kernels, in tokens.
 const KERNEL_ALIGNMENT: u64 = 16;
 
@@ -43,12 +45,68 @@ pub fn vllm_state_blocks(model: &Model) -> u64 {
     u64::from(shape.state_layers.div_ceil(shape.kv_layers.max(1)))
 }
 
-/// Returns the bytes that llama.cpp has for keys, values and states; nothing when not even the weights fit.
-pub fn llama_cache(hardware: &Hardware, model: &Model) -> Option<u64> {
-    hardware
+/// What of a model llama.cpp keeps on the device: layers with their keys, values and states.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// Layers on the device.
+    pub layers: u64,
+    /// Layers of the model.
+    pub of: u64,
+    /// Tokens of context; 0 when it does not fit.
+    pub context: u64,
+}
+
+impl Placed {
+    /// Returns the share of the layers that stays in host memory.
+    pub fn spilled(&self) -> f64 {
+        (self.of - self.layers) as f64 / self.of as f64
+    }
+}
+
+/// Places a model as llama.cpp does.
+///
+/// `layers` are asked for, or as many as fit; `context` is asked for, or as much as fits of `most`. To fit, the context
+/// shrinks first, down to 4096 tokens; then layers stay in host memory, which is taken to be large enough. Where the
+/// device and the host share one memory there is nothing to spill to.
+pub fn llama_placed(
+    hardware: &Hardware,
+    model: &Model,
+    layers: Option<u64>,
+    context: Option<u64>,
+    most: u64,
+    parallel: u64,
+) -> Placed {
+    let of = u64::from(model.shape.value.layers.max(1));
+    let (weights, kv) = (model.weights.value.0, model.kv_bytes_per_token.value.0);
+    let states = model.state_bytes_per_sequence.value.0 * parallel;
+    let usable = hardware
         .usable_total()
         .0
-        .checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
+        .saturating_sub(COMPUTE_BUFFER_BYTES);
+    // Everything of a layer lies where the layer does, so `on` of them take that part of everything.
+    let fits = |on: u64| match (usable * of).checked_div(on) {
+        Some(whole) => whole.saturating_sub(weights + states) / kv.max(1),
+        None => u64::MAX,
+    };
+    let asked_layers = layers.map_or(of, |layers| layers.min(of));
+    let at_least = context.unwrap_or(most.min(LEAST_CONTEXT));
+    if layers.is_none() && !hardware.unified_memory && fits(of) < at_least {
+        return Placed {
+            layers: usable * of / (weights + states + kv * at_least),
+            of,
+            context: at_least,
+        };
+    }
+    let context = match context {
+        Some(asked) if asked > fits(asked_layers) => 0,
+        Some(asked) => asked,
+        None => most.min(fits(asked_layers)),
+    };
+    Placed {
+        layers: asked_layers,
+        of,
+        context,
+    }
 }
 
 /// Returns the bytes that SGLang has for keys, values and states over all devices: the static share less weights.
@@ -90,4 +148,11 @@ pub fn trt_cache(
     let taken = model.weights.value.0 + NON_TORCH_BYTES * devices + activations;
     let free = (hardware.memory.value.0 * devices).saturating_sub(taken);
     (free as f64 * fraction) as u64
+}
+/// Returns the bytes that llama.cpp has for keys, values and states; nothing when not even the weights fit.
+pub fn llama_cache(hardware: &Hardware, model: &Model) -> Option<u64> {
+    hardware
+        .usable_total()
+        .0
+        .checked_sub(model.weights.value.0 + COMPUTE_BUFFER_BYTES)
 }

@@ -15,7 +15,7 @@ pub mod step;
 
 use crate::call::{Call, Reply};
 use crate::operating_point::OperatingPoint;
-use crate::units::Time;
+use crate::units::{Time, Tokens};
 
 /// Answers calls in virtual time.
 ///
@@ -46,10 +46,21 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
     }
 }
 
+/// What an engine's cache is able to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheShape {
+    /// Prefixes are found in whole units of so many tokens.
+    pub granularity: Tokens,
+    /// How many tokens fit, in all memory from which they can be reused; nothing when there is no end.
+    pub capacity: Option<Tokens>,
+}
+
 /// A backend, and what its answers hold for.
 pub struct Rig {
     /// What it is and how far it can be trusted.
     pub point: OperatingPoint,
+    /// What its cache can hold, be it switched on or off; nothing where that is not known.
+    pub cache: Option<CacheShape>,
     /// What answers.
     pub backend: Box<dyn Backend + Send>,
 }

@@ -52,6 +52,48 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
     }
 }
 
+/// Returns the bytes that every pass reads, those of all experts, and the share of experts that one token needs.
+fn weight_bytes(model: &Model) -> (f64, f64, f64) {
+    let expert_share = model
+        .moe
+        .as_ref()
+        .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
+    let (one, all) = (
+        model.read_per_token.value.as_f64(),
+        model.read_all.value.as_f64(),
+    );
+    let experts = if expert_share > 0.0 {
+        (all - one).max(0.0) / (1.0 - expert_share)
+    } else {
+        0.0
+    };
+    ((all - experts).max(0.0), experts, expert_share)
+}
+
+/// Returns what a step costs when the `share` of the layers that does not fit is read from host memory at this rate.
+///
+/// Those layers' weights are read there in every pass, and their keys and values too; arithmetic costs what it did,
+/// because large batches are computed on the device.
+pub fn spilled(
+    fits: &Coefficients,
+    model: &Model,
+    share: f64,
+    host_bytes_per_sec: f64,
+) -> Coefficients {
+    let (shared, experts, _) = weight_bytes(model);
+    let part = |here: f64, bytes: f64| {
+        here * (1.0 - share) + share * (bytes / host_bytes_per_sec).max(here)
+    };
+    let kv_bytes = model.kv_bytes_per_token.value.as_f64();
+    Coefficients {
+        weights_s: part(fits.weights_s, shared),
+        experts_s: part(fits.experts_s, experts),
+        kv_s: part(fits.kv_s, kv_bytes),
+        kv_short_s: fits.kv_short_s.map(|short| part(short, kv_bytes)),
+        ..*fits
+    }
+}
+
 /// Returns the cost coefficients that specifications imply.
 ///
 /// `devices` share every layer; a machine whose devices hold layers in turn computes as one.
@@ -70,20 +112,7 @@ pub fn coefficients(
         * devices;
     // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
     let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
-    let expert_share = model
-        .moe
-        .as_ref()
-        .map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts));
-    let (one, all) = (
-        model.read_per_token.value.as_f64(),
-        model.read_all.value.as_f64(),
-    );
-    let experts = if expert_share > 0.0 {
-        (all - one).max(0.0) / (1.0 - expert_share)
-    } else {
-        0.0
-    };
-    let shared = (all - experts).max(0.0);
+    let (shared, experts, expert_share) = weight_bytes(model);
     let shape = &model.shape.value;
     let reading = bandwidth * efficiency.weights;
     let links = if devices > 1.0 {

@@ -30,6 +30,8 @@ pub struct StepLoop<E> {
     book: Book,
     step: Step,
     running: Option<Running>,
+    /// When state that the engine loads will be there, while it has nothing else to do.
+    wake: Option<Fine>,
     /// Scratch for what one row would make alone.
     alone: Vec<Graph>,
     /// An emptied list of passes, to be filled again.
@@ -55,6 +57,7 @@ impl<E: Engine> StepLoop<E> {
             book: Book::default(),
             step: Step::default(),
             running: None,
+            wake: None,
             alone: Vec::new(),
             spare: Vec::new(),
             clock: Fine::ZERO,
@@ -101,7 +104,7 @@ impl<E: Engine> StepLoop<E> {
 
     /// Begins the next step if none is being made and there is something to do.
     fn begin(&mut self) {
-        if self.running.is_some() || self.book.is_empty() {
+        if self.running.is_some() || self.wake.is_some() || self.book.is_empty() {
             return;
         }
         self.clock = self.clock.max(self.latest);
@@ -119,6 +122,7 @@ impl<E: Engine> StepLoop<E> {
         }
         if self.step.rows.is_empty() {
             assert!(self.step.standing.is_empty(), "a rig with work never idles");
+            self.wake = self.engine.next_ready();
             return;
         }
         let mut graphs = std::mem::take(&mut self.spare);
@@ -135,19 +139,22 @@ impl<E: Engine> StepLoop<E> {
             times,
             graphs,
         });
+        if let Some(ready) = self.engine.next_ready().filter(|_| times > 1) {
+            self.cut(|end| end >= ready);
+        }
     }
 
-    /// Cuts the run that is being made at the first step boundary that is not visible before `now`.
-    fn cut(&mut self, now: Time) {
+    /// Cuts the run that is being made at the first step boundary that is `late` enough; all after it are, too.
+    fn cut(&mut self, late: impl Fn(Fine) -> bool) {
         let Some(running) = &mut self.running else {
             return;
         };
-        // The number of steps is monotone in time: look for the smallest that reaches `now`.
+        // The number of steps is monotone in time: look for the smallest that suffices.
         let (mut low, mut high) = (1, running.times);
         while low < high {
             let middle = low + (high - low) / 2;
             let end = running.from + self.cost.steps(&running.graphs, middle);
-            if end.time() >= now {
+            if late(end) {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -206,7 +213,9 @@ impl<E: Engine> Backend for StepLoop<E> {
     fn submit(&mut self, now: Time, call: Call) {
         let at = Fine::at(now);
         self.latest = self.latest.max(at);
-        self.cut(now);
+        // No boundary may be visible before the call is made.
+        self.cut(|end| end.time() >= now);
+        self.wake = None;
         let seq = self.book.open(call, at);
         if let Err(outcome) = self.engine.arrive(seq, &mut self.book) {
             self.refused.push(self.book.refuse(seq, at, outcome));
@@ -220,17 +229,22 @@ impl<E: Engine> Backend for StepLoop<E> {
         if let Some(refused) = self.refused.first() {
             return Some(refused.finished);
         }
-        self.running.as_ref().map(|running| running.end.time())
+        let end = self.running.as_ref().map(|running| running.end);
+        end.or(self.wake).map(Fine::time)
     }
 
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
         let from = replies.len();
         replies.append(&mut self.refused);
-        while let Some(running) = &self.running {
-            if running.end.time() > now {
+        loop {
+            let end = self.running.as_ref().map(|running| running.end);
+            if end.or(self.wake).is_none_or(|next| next.time() > now) {
                 break;
             }
-            self.finish_step(replies);
+            match self.wake.take() {
+                Some(ready) => self.clock = self.clock.max(ready),
+                None => self.finish_step(replies),
+            }
             if self.clock.time() < now {
                 // Nothing can be submitted before `now` any more, so the next step begins at once.
                 self.begin();

@@ -2,6 +2,8 @@
 //!
 //! Nothing here prints, parses what a person typed, or opens a file by its name.
 
+pub mod bound;
 pub mod calibrate;
+pub mod habits;
 pub mod replay;
 pub mod rig;

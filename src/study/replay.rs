@@ -3,6 +3,7 @@
 //! Ties trace, fleet, rig, driver and metrics together. Everything a result document says is in [`Replay`] and the
 //! [`Workload`] that several rigs share.
 
+use super::bound::Served;
 use crate::event::{Event, Sink};
 use crate::fleet::{Fleet, Plan};
 use crate::metrics::{Metrics, RunMetrics};
@@ -10,6 +11,7 @@ use crate::operating_point::OperatingPoint;
 use crate::rig::Rig;
 use crate::sim;
 use crate::trace::Trace;
+use std::collections::BTreeMap;
 
 /// What was replayed, apart from the rig.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,6 +28,8 @@ pub struct Workload {
     pub calls: u64,
     /// What random choices began from.
     pub seed: u64,
+    /// Settings that made the trace another than the recorded one, by their full keys.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Workload {
@@ -57,6 +61,7 @@ impl Workload {
             runs,
             calls,
             seed,
+            settings: BTreeMap::new(),
         }
     }
 }
@@ -93,10 +98,18 @@ pub fn replay<'w>(
     let room = usize::try_from(workload.calls).unwrap_or(0);
     let mut metrics = Metrics::with_capacity(room);
     let mut fleet = Fleet::new(trace, workload.plan);
-    sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut metrics));
+    let mut served = Served::default();
+    let mut figures = Both(&mut metrics, &mut served);
+    sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut figures));
+    let mut metrics = metrics.finish();
+    if let Some(shape) = rig.cache {
+        let best = served.best(&trace.content, shape);
+        metrics.summary.tokens.cached_optimal = Some(best.optimal);
+        metrics.summary.tokens.cached_unbounded = Some(best.unbounded);
+    }
     Replay {
         workload,
         point: rig.point,
-        metrics: metrics.finish(),
+        metrics,
     }
 }

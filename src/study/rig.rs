@@ -3,6 +3,8 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod tiers;
+
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
@@ -60,6 +62,14 @@ pub enum RigError {
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
+    NoTier {
+        /// The hardware.
+        hardware: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
     Format {
@@ -97,8 +107,15 @@ pub fn build(
         .partition(|(key, _)| key.starts_with("rig."));
     let values = Values::resolve(&parts, &of_engine)?;
     let variant = variant_of(&of_rig)?;
-    let cost = cost_of(&parts, &values, catalog, variant)?;
-    let (backend, mut shown) = engines::build(&parts, &values, cost.coefficients, content)?;
+    let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    if parts.engine.name == "llama.cpp" {
+        tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
+    }
+    let engines::Built {
+        backend,
+        cache,
+        mut shown,
+    } = engines::build(&parts, &values, cost.coefficients, content)?;
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
@@ -120,7 +137,11 @@ pub fn build(
         error_interval: cost.interval,
         known_by: cost.known_by,
     };
-    Ok(Rig { point, backend })
+    Ok(Rig {
+        point,
+        cache,
+        backend,
+    })
 }
 
 /// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.

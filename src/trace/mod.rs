@@ -20,6 +20,7 @@ use crate::ids::NodeId;
 use crate::units::{Span, Tokens};
 use content::Content;
 pub use error::TraceError;
+pub(crate) use seen::note_what_was_seen;
 use std::sync::Arc;
 
 /// Everything that was read, ready to be replayed.

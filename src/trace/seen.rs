@@ -43,7 +43,7 @@ pub(super) fn drop_empty_threads(session: &mut Session) {
 }
 
 /// Notes for each step how far its prompt follows what the thread sent or received before.
-pub(super) fn note_what_was_seen(content: &Content, steps: &mut [Step]) {
+pub(crate) fn note_what_was_seen(content: &Content, steps: &mut [Step]) {
     let mut visited: FxHashSet<NodeId> = FxHashSet::default();
     // Nodes that end an answer, until a later prompt has gone through them: their last token was never computed.
     let mut answers: FxHashSet<NodeId> = FxHashSet::default();

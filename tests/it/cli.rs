@@ -235,6 +235,7 @@ fn a_wrong_command_line_exits_2_and_says_what_helps() {
             "did you mean `rtx-5090`",
         ),
         (vec!["--set", "nonsense"], "KEY=VALUE"),
+        (vec!["--engine-args", "--port 1"], "has no command line"),
         (vec!["--set", "engine.x=1"], "no setting `engine.x`"),
         (
             vec!["--json", "no/such/folder.json"],
@@ -349,6 +350,25 @@ fn calls_are_left_out_when_asked() {
 }
 
 #[test]
+fn settings_of_the_agent_stand_in_the_document_and_do_not_go_with_a_recording() {
+    let on = |rig: &str, set: &str| {
+        let words = ["replay", "--trace", TRACE, "--rig", rig, "--set", set];
+        Lab::new().run(&[&words[..], &["--quiet", "--json", "-"]].concat())
+    };
+    let rig = "rtx-5090/vllm/llama-3.1-8b-bf16";
+    let document = on(rig, "agent.timestamp=system:64").json();
+    assert_eq!(
+        document["workload"]["settings"]["agent.timestamp"],
+        "system:64"
+    );
+    assert!(document["summary"]["tokens"]["reread_broken"].as_u64() > Some(10_000));
+    let wrong = on(rig, "agent.timestmp=system");
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("did you mean `agent.timestamp`?"));
+    assert_eq!(on("recorded", "agent.rerender=tool-calls").code, Some(2));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let lab = Lab::new();
     let mut child = lab
@@ -457,6 +477,24 @@ fn simulated_rigs_replay_through_the_binary() {
         assert!(seconds(reread) > 0.0, "{rig}");
     }
     assert_eq!(run("2").stdout, run("1").stdout, "threads change nothing");
+}
+
+#[test]
+fn an_engine_is_set_as_on_its_own_command_line() {
+    let run = |line: &str| {
+        let rig = "rtx-5090/vllm/qwen3.6-27b-awq";
+        let args = ["replay", "--trace", TRACE, "--rig", rig, "--json", "-"];
+        let own = ["--engine-args", line, "--set", "engine.max_num_seqs=3"];
+        Lab::new().run(&[&args[..], &own].concat())
+    };
+    let ran = run("vllm serve x --max-num-seqs 16 --no-enable-prefix-caching --port 80");
+    assert!(ran.stderr.contains("`--port` of vLLM"), "{}", ran.stderr);
+    let settings = &ran.json()["operating_point"]["settings"];
+    assert_eq!(settings["engine.prefix_caching"], "off");
+    assert_eq!(settings["engine.max_num_seqs"], "3", "named alone wins");
+    let ran = run("--max-num-seq 16");
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("did you mean `max_num_seqs`"));
 }
 
 #[test]

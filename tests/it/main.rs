@@ -2,11 +2,13 @@
 
 mod accuracy;
 mod agent;
+mod bound;
 mod cli;
 mod documents;
 mod engine_runs;
 mod fuzz_trace;
 mod golden;
+mod habits;
 mod import;
 mod metrics;
 mod naive;
@@ -19,6 +21,7 @@ mod schema;
 mod slots;
 mod swarm;
 mod tidy;
+mod tiers;
 mod trace;
 mod unverified;
 mod world;

@@ -13,19 +13,19 @@ use std::sync::Arc;
 
 /// Calls at moments, and the content they refer to.
 #[derive(Default)]
-struct Script {
+pub(crate) struct Script {
     tree: ContentBuilder,
     calls: Vec<(Time, Call)>,
 }
 
 impl Script {
     /// Returns `len` tokens after `at` that equal nothing else.
-    fn text(&mut self, at: NodeId, len: u64) -> NodeId {
+    pub(crate) fn text(&mut self, at: NodeId, len: u64) -> NodeId {
         self.tree.opaque(at, Tokens(len)).unwrap()
     }
 
     /// Conversation `thread` asks with the prompt that ends in `prompt` and gets `output` tokens; returns their end.
-    fn ask(&mut self, second: u64, thread: u32, prompt: NodeId, output: u64) -> NodeId {
+    pub(crate) fn ask(&mut self, second: u64, thread: u32, prompt: NodeId, output: u64) -> NodeId {
         let end = self.text(prompt, output);
         let prompt_tokens = self.tree.end(prompt);
         let call = Call {
@@ -47,11 +47,11 @@ impl Script {
         end
     }
 
-    fn last(&mut self) -> &mut Call {
+    pub(crate) fn last(&mut self) -> &mut Call {
         &mut self.calls.last_mut().expect("a call was made").1
     }
 
-    fn on_vllm(self, settings: vllm::Settings) -> Served<vllm::Vllm> {
+    pub(crate) fn on_vllm(self, settings: vllm::Settings) -> Served<vllm::Vllm> {
         serve(
             self.calls,
             cost(),
@@ -70,14 +70,14 @@ impl Script {
     }
 }
 
-struct Served<E> {
-    replies: Vec<Reply>,
-    backend: StepLoop<E>,
+pub(crate) struct Served<E> {
+    pub(crate) replies: Vec<Reply>,
+    pub(crate) backend: StepLoop<E>,
     passes: Vec<Graph>,
 }
 
 impl<E> Served<E> {
-    fn cached(&self) -> Vec<u64> {
+    pub(crate) fn cached(&self) -> Vec<u64> {
         self.replies.iter().map(|reply| reply.cached.0).collect()
     }
 }
@@ -138,7 +138,7 @@ fn cost() -> StepCost {
     StepCost::new(coefficients, vec![1, 2, 4, 8, 16, 24])
 }
 
-fn vllm() -> vllm::Settings {
+pub(crate) fn vllm() -> vllm::Settings {
     vllm::Settings {
         max_num_seqs: 256,
         max_num_batched_tokens: 8192,
@@ -151,11 +151,12 @@ fn vllm() -> vllm::Settings {
         scheduler_reserve_full_isl: true,
         async_scheduling: true,
         state_blocks: 0,
+        offload: vllm::Offload::default(),
     }
 }
 
 /// Qwen3.6-27B in bf16: blocks of 784 tokens, three groups of recurrent layers.
-fn hybrid() -> vllm::Settings {
+pub(crate) fn hybrid() -> vllm::Settings {
     vllm::Settings {
         block_size: 784,
         num_gpu_blocks: 1_000,

@@ -87,6 +87,7 @@ fn setup(head: &Value) -> Setup {
             scheduler_reserve_full_isl: true,
             async_scheduling: true,
             state_blocks: 0,
+            offload: vllm::Offload::default(),
         });
     }
     let automatic = settings["n_parallel"] == -1;

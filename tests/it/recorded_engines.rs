@@ -110,6 +110,7 @@ fn vllm_setup(note: &str) -> Setup {
         scheduler_reserve_full_isl: true,
         async_scheduling: true,
         state_blocks: 0,
+        offload: vllm::Offload::default(),
     })
 }
 

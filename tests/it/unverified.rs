@@ -5,6 +5,7 @@
 mod sglang_rules;
 
 use laptime::call::{Call, Outcome, Realms, Reply};
+use laptime::catalog::Catalog;
 use laptime::ids::{CallId, NodeId, RunId, ThreadId};
 use laptime::rig::Backend;
 use laptime::rig::cost::{Coefficients, Graph, StepCost};
@@ -12,6 +13,7 @@ use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm};
 use laptime::rig::kv::sequences::Rules;
 use laptime::rig::step::StepLoop;
+use laptime::study::rig;
 use laptime::trace::content::{Content, ContentBuilder, ROOT};
 use laptime::units::{Time, Tokens};
 use std::sync::Arc;
@@ -480,4 +482,58 @@ fn trt_llm_reads_prompts_whole_unless_it_may_cut_them() {
     let cut = script().play(trt(cuts));
     assert_eq!(cut.replies[0].outcome, Outcome::Ok);
     assert_eq!(cut.passes[0].0.chunks[0].tokens, 8192);
+}
+
+#[test]
+fn every_engine_of_the_catalogue_makes_a_rig() {
+    let catalog = Catalog::builtin();
+    let content = Arc::new(ContentBuilder::default().finish());
+    let check = |rig: &str, key: &str, expected: &str| {
+        let rig = rig::build(rig, &[], &catalog, &content).unwrap();
+        let found = rig.point.settings.get(key).map(String::as_str);
+        assert_eq!(found, Some(expected), "{}", rig.point.name);
+    };
+    check(
+        "h100/sglang/llama-3.1-8b-bf16",
+        "engine.chunked_prefill_size",
+        "8192",
+    );
+    check(
+        "h100/trt-llm/llama-3.1-8b-bf16",
+        "engine.tokens_per_block",
+        "32",
+    );
+    check(
+        "m4-max/mlx-lm/llama-3.1-8b-mlx-4bit",
+        "engine.prompt_concurrency",
+        "8",
+    );
+    check(
+        "m4-max/lm-studio/llama-3.1-8b-mlx-4bit",
+        "engine.max_concurrent_predictions",
+        "4",
+    );
+    check(
+        "rtx-4090/lm-studio/llama-3.1-8b-q4_k_m",
+        "engine.parallel",
+        "4",
+    );
+    check(
+        "rtx-4090/ollama/llama-3.1-8b-q4_k_m",
+        "engine.slot_context",
+        "32768",
+    );
+    let two = [("engine.num_parallel".to_string(), "2".to_string())];
+    for (model, parallel) in [("llama-3.1-8b-q4_k_m", "2"), ("qwen3.6-27b-q8_0", "1")] {
+        let name = format!("dgx-spark/ollama/{model}");
+        let rig = rig::build(&name, &two, &catalog, &content).unwrap();
+        assert_eq!(rig.point.settings["engine.parallel"], parallel, "{name}");
+    }
+    let elsewhere = rig::build(
+        "h100/lm-studio/llama-3.1-8b-mlx-4bit",
+        &[],
+        &catalog,
+        &content,
+    );
+    assert!(elsewhere.is_err(), "MLX runs on Apple's machines only");
 }

@@ -11,6 +11,7 @@ use laptime::fleet::{Fleet, Plan, Share};
 use laptime::rig::cost::{Coefficients, StepCost};
 use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
+use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
 use laptime::rig::step::StepLoop;
@@ -78,7 +79,10 @@ impl World {
     pub(crate) fn new(seed: u64) -> World {
         let trace = trace(&mut Dice::new(seed, "trace"));
         let mut dice = Dice::new(seed, "rig");
-        let settings = settings(&mut dice, &trace);
+        let mut settings = settings(&mut dice, &trace);
+        if let Settings::Vllm(vllm) = &mut settings {
+            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm);
+        }
         let captured = match settings {
             Settings::Vllm(_) | Settings::Sglang(_) if dice.percent(50) => vec![1, 2, 4, 8],
             _ => Vec::new(),
@@ -216,6 +220,20 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
         scheduler_reserve_full_isl: dice.percent(70),
         async_scheduling: dice.percent(50),
         state_blocks,
+        offload: vllm::Offload::default(),
+    }
+}
+
+/// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
+fn offload(dice: &mut Dice, settings: &vllm::Settings) -> vllm::Offload {
+    if dice.percent(50) {
+        return vllm::Offload::default();
+    }
+    vllm::Offload {
+        blocks: settings.num_gpu_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
+        latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
+        block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
+        compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
     }
 }
 

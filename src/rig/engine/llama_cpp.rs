@@ -11,12 +11,14 @@ mod batch;
 use super::{Engine, Row, Step};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
+use crate::rig::CacheShape;
 use crate::rig::book::{Book, SeqId};
 use crate::rig::cost::Graph;
 use crate::rig::fine::Fine;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::slots::{HostCache, Tokens};
 use crate::trace::content::Content;
+use crate::units::Tokens as Count;
 use batch::{Part, share_one_stream, split_equally, split_in_order};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -75,6 +77,29 @@ pub struct Settings {
     pub split_over_two: bool,
 }
 
+impl Settings {
+    /// Returns what slots and saved copies of them can hold together.
+    pub fn cache(&self) -> CacheShape {
+        let host = match self.cache_ram {
+            Some(0) => Some(0),
+            Some(bytes) if self.cache_ram_keeps_one => {
+                Some((bytes / self.kv_bytes.max(1)).max(self.slot_context))
+            }
+            Some(bytes) => Some(bytes / self.kv_bytes.max(1)),
+            None => None,
+        };
+        CacheShape {
+            granularity: Count(1),
+            capacity: host.map(|host| Count(self.cells() + host)),
+        }
+    }
+
+    /// Returns how many tokens all slots can hold.
+    fn cells(&self) -> u64 {
+        self.pool.unwrap_or(self.slot_context * self.parallel)
+    }
+}
+
 #[derive(Clone, Default, Debug)]
 struct Slot {
     serving: Option<SeqId>,
@@ -110,9 +135,7 @@ impl LlamaCpp {
     pub fn new(mut settings: Settings, content: Arc<Content>) -> LlamaCpp {
         // Without host memory the server switches this off by itself, and wipes nothing.
         settings.cache_idle_slots &= settings.cache_ram != Some(0);
-        let cells = settings
-            .pool
-            .unwrap_or(settings.slot_context * settings.parallel);
+        let cells = settings.cells();
         let token_limit = match settings.cache_ram {
             Some(bytes) => cells.max(bytes / (settings.kv_bytes + CELL_BYTES)),
             None => u64::MAX,

@@ -77,6 +77,11 @@ pub trait Engine {
         graphs.push(graph);
     }
 
+    /// Returns when the next of the states that are being loaded beside the steps will be there, if any are.
+    fn next_ready(&self) -> Option<Fine> {
+        None
+    }
+
     /// Takes note that the step was made `times` times and charged; appends the requests that are complete.
     fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>);
 

@@ -5,15 +5,21 @@
 //! fits; the last admitted is preempted when blocks run out, and read again from the start. Blocks are registered when
 //! they are allocated, so that a request admitted in the same step already finds them.
 
+mod loads;
+
 use super::{Engine, Row, Step};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
+use crate::rig::CacheShape;
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
 use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::pool::Pool;
+pub use crate::rig::kv::tier::Offload;
+use crate::rig::kv::tier::Tier;
 use crate::trace::content::Content;
+use crate::units::Tokens;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +53,20 @@ pub struct Settings {
     pub async_scheduling: bool,
     /// Blocks that one recurrent state occupies; 0 for models without recurrent layers.
     pub state_blocks: u64,
+    /// The tier of the cache in host memory.
+    pub offload: Offload,
+}
+
+impl Settings {
+    /// Returns what the cache can hold, its tier in host memory included; one block is set aside for nothing.
+    pub fn cache(&self) -> CacheShape {
+        CacheShape {
+            granularity: Tokens(self.block_size),
+            capacity: Some(Tokens(
+                (self.num_gpu_blocks.saturating_sub(1) + self.offload.blocks) * self.block_size,
+            )),
+        }
+    }
 }
 
 /// What the scheduler knows of a request beside the book.
@@ -68,6 +88,7 @@ pub struct Vllm<P: Pool = BlockPool> {
     settings: Settings,
     content: Arc<Content>,
     pool: P,
+    tier: Tier<P>,
     waiting: VecDeque<SeqId>,
     running: Vec<SeqId>,
     held: FxHashMap<SeqId, Held<P>>,
@@ -104,10 +125,15 @@ impl<P: Pool> Vllm<P> {
             settings.enable_prefix_caching,
             settings.state_blocks,
         );
+        if !settings.enable_prefix_caching {
+            // Blocks without a name are not found again anywhere.
+            settings.offload = Offload::default();
+        }
         Vllm {
             settings,
             content,
             pool,
+            tier: Tier::new(settings.offload, settings.state_blocks),
             waiting: VecDeque::new(),
             running: Vec::new(),
             held: FxHashMap::default(),
@@ -122,6 +148,11 @@ impl<P: Pool> Vllm<P> {
     /// Returns the block pool, to look at.
     pub fn pool(&self) -> &P {
         &self.pool
+    }
+
+    /// Returns the tier in host memory, to look at.
+    pub fn tier(&self) -> &Tier<P> {
+        &self.tier
     }
 
     /// Returns how often a request lost its blocks to another, ever.
@@ -224,7 +255,10 @@ impl<P: Pool> Vllm<P> {
     fn preempt(&mut self, victim: SeqId, book: &mut Book) {
         self.release(victim);
         book.preempt(victim);
-        self.waiting.push_front(victim);
+        // Those whose blocks are there already come first: they hold what others wait for.
+        let loaded = self.waiting.iter();
+        let loaded = loaded.take_while(|id| self.held.contains_key(id)).count();
+        self.waiting.insert(loaded, victim);
         self.preemptions += 1;
     }
 
@@ -247,10 +281,19 @@ impl<P: Pool> Vllm<P> {
             if !self.may_join(id, at, asleep, book) {
                 break;
             }
-            let Some(tokens) = self.admit(id, at, budget, book) else {
+            let tokens = if self.held.contains_key(&id) {
+                self.resume(id, budget, book)
+            } else {
+                self.admit(id, at, budget, book)
+            };
+            let Some(tokens) = tokens else {
                 break;
             };
             self.waiting.pop_front();
+            if tokens == 0 {
+                // What it needs is on its way from host memory; others go on.
+                continue;
+            }
             self.running.push(id);
             self.take_part(id, tokens, book, step);
             budget -= tokens;
@@ -270,7 +313,8 @@ impl<P: Pool> Vllm<P> {
         }
     }
 
-    /// Finds what is cached of a request and takes its first blocks; returns its part in the step.
+    /// Finds what is cached of a request and takes its first blocks; returns its part in the step, or 0 while blocks
+    /// are loaded from host memory.
     fn admit(&mut self, id: SeqId, at: Fine, budget: u64, book: &mut Book) -> Option<u64> {
         let seq = book.seq(id);
         let (call, known) = (seq.call, seq.known());
@@ -282,26 +326,30 @@ impl<P: Pool> Vllm<P> {
         } else {
             found
         };
-        let free_hit = self.pool.look_up(&path, hit).1;
         if hit > 0 && self.kept_now.contains(&P::state_at(&path, hit)) {
             return None;
         }
-        let stops = self.stops(known, hit * block, found * block);
-        let cached = hit * block;
+        let reach = self.tier.reach(&path, hit, found, (known - 1) / block);
+        let loads = reach > hit;
+        let here = if loads { found.min(reach) } else { hit };
+        let free_here = self.pool.look_up(&path, here).1;
+        let stops = self.stops(known, reach * block, found * block);
+        let cached = reach * block;
         let others = !self.running.is_empty();
         let tokens = self.wanted(cached, known, &stops, budget, others);
         let chunked = tokens < known - cached;
-        if tokens == 0 || (chunked && stops.is_empty() && !self.settings.enable_chunked_prefill) {
+        let split = !chunked || !stops.is_empty() || self.settings.enable_chunked_prefill;
+        if !loads && (tokens == 0 || !split) {
             return None;
         }
-        let whole = if self.settings.scheduler_reserve_full_isl {
+        let whole = if self.settings.scheduler_reserve_full_isl || loads {
             self.blocks(known)
         } else {
             self.blocks(cached + tokens)
         };
         // States come beside the keys and values: the one being worked on, those kept, and the one resumed from.
-        let states = self.settings.state_blocks * (1 + stops.len() as u64 + u64::from(hit > 0));
-        if whole - hit + free_hit + states > self.pool.free() {
+        let states = self.settings.state_blocks * (1 + stops.len() as u64 + u64::from(reach > 0));
+        if whole - here + free_here + states > self.pool.free() {
             assert!(
                 !self.running.is_empty() || !self.held.is_empty(),
                 "a request that was taken in fits an idle engine"
@@ -309,21 +357,26 @@ impl<P: Pool> Vllm<P> {
             return None;
         }
         let mut held: Held<P> = Held {
-            holding: self.pool.take_hit(&path, hit),
+            holding: self.pool.take_hit(&path, here),
             path,
             states: Vec::new(),
             working: P::Holding::default(),
             stops,
         };
-        if hit > 0 && self.settings.state_blocks > 0 {
+        if hit > 0 && !loads && self.settings.state_blocks > 0 {
             held.states.push(self.pool.take_state(&held.path, hit));
         }
         self.pool
             .grow(&mut held.working, self.settings.state_blocks);
+        if loads {
+            // Nobody takes the room of who waits for a load.
+            self.pool.grow(&mut held.holding, whole);
+            self.tier.load(id, &held.path, here, reach, at);
+        }
         let stored = self.stored(&call, block).max(cached);
         self.held.insert(id, held);
         book.admit(id, at, cached, stored);
-        Some(tokens)
+        Some(if loads { 0 } else { tokens })
     }
 
     /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
@@ -344,6 +397,7 @@ impl<P: Pool> Vllm<P> {
             None
         };
         self.pool.release(&path, holding);
+        self.tier.store(&path, full, state.is_some());
         if let Some(state) = state {
             self.pool.release_state(state);
         }
@@ -456,8 +510,12 @@ impl<P: Pool> Engine for Vllm<P> {
         for call in std::mem::take(&mut self.warm) {
             self.preload(&call);
         }
+        self.receive(at, book);
         let budget = self.plan_running(book, step);
-        if let Some(budget) = budget {
+        // Where everybody made room for those whose blocks were loaded, the step of nothing takes no time.
+        let nothing = step.rows.is_empty();
+        let nothing = nothing.then_some(self.settings.max_num_batched_tokens);
+        if let Some(budget) = budget.or(nothing) {
             self.plan_waiting(at, budget, book, step);
         }
         // Whoever may join later changes the next step; whoever may and did not is blocked until somebody ends.
@@ -493,6 +551,13 @@ impl<P: Pool> Engine for Vllm<P> {
                     computed / self.settings.block_size,
                 );
             }
+            if row.chunk.is_some() {
+                let full = computed.min(seq.call.prompt_tokens.0) / self.settings.block_size;
+                let kept = self.settings.state_blocks > 0
+                    && full * self.settings.block_size == computed
+                    && self.pool.look_up_state(&held.path, full) == full;
+                self.tier.store(&held.path, full, kept);
+            }
             if seq.finished() {
                 complete.push(row.seq);
             }
@@ -503,10 +568,17 @@ impl<P: Pool> Engine for Vllm<P> {
         self.running.retain(|seq| !complete.contains(seq));
     }
 
+    fn next_ready(&self) -> Option<Fine> {
+        self.tier.next_ready()
+    }
+
     fn check(&self, book: &Book) {
         self.pool.check();
-        assert_eq!(self.running.len(), self.held.len());
-        assert_eq!(self.running.len() + self.waiting.len(), book.len());
+        self.tier.check();
+        let loaded = self.waiting.iter().filter(|id| self.held.contains_key(id));
+        let under_way = self.running.len() + self.tier.loading();
+        assert_eq!(under_way + loaded.count(), self.held.len());
+        assert_eq!(under_way + self.waiting.len(), book.len());
         for &id in &self.running {
             let held = P::held(&self.held[&id].holding);
             let needed = self.blocks(book.seq(id).computed);

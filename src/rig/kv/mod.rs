@@ -6,6 +6,7 @@ pub mod pool;
 pub mod radix;
 pub mod sequences;
 pub mod slots;
+pub mod tier;
 
 use crate::ids::NodeId;
 use crate::trace::content::Content;

@@ -17,6 +17,7 @@ fn server() -> Server {
         scheduler_reserve_full_isl: true,
         async_scheduling: true,
         state_blocks: 0,
+        offload: vllm::Offload::default(),
     })
 }
 

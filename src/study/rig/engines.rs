@@ -1,13 +1,13 @@
 //! From settings to an engine: how much its cache holds, and what it was set to.
 
-use super::{Parts, RigError, Values, devices};
+use super::{Parts, RigError, Values, devices, tiers};
 use crate::catalog::{Model, SettingValue};
 use crate::rig::cost::{Coefficients, StepCost};
 use crate::rig::engine::limited::Limited;
 use crate::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use crate::rig::kv::sequences;
 use crate::rig::step::StepLoop;
-use crate::rig::{Backend, memory};
+use crate::rig::{Backend, CacheShape, memory};
 use crate::trace::content::Content;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,18 +25,29 @@ pub(super) fn on_mlx(model: &Model) -> bool {
     model.name.contains("-mlx-")
 }
 
+/// An engine ready to answer.
+pub(super) struct Built {
+    /// What answers.
+    pub(super) backend: Box<dyn Backend + Send>,
+    /// What its cache holds, where the best cache of that size can be told.
+    pub(super) cache: Option<CacheShape>,
+    /// Settings as they came out.
+    pub(super) shown: Shown,
+}
+
 /// Builds the engine of a rig; returns also the settings that were worked out.
 pub(super) fn build(
     parts: &Parts<'_>,
     values: &Values,
     coefficients: Coefficients,
     content: &Arc<Content>,
-) -> Result<(Box<dyn Backend + Send>, Shown), RigError> {
+) -> Result<Built, RigError> {
     let content = Arc::clone(content);
     let plain = StepCost::new(coefficients, Vec::new());
-    Ok(match parts.engine.name.as_str() {
+    let (backend, cache, shown) = match parts.engine.name.as_str() {
         "vllm" => {
-            let (settings, shown) = vllm_settings(parts, values);
+            let (mut settings, shown) = vllm_settings(parts, values);
+            settings.offload = tiers::offload(parts, values, &settings, &coefficients)?;
             starts(&settings)?;
             let sizes = if values.on("enforce_eager") {
                 Vec::new()
@@ -44,7 +55,12 @@ pub(super) fn build(
                 captured(settings.max_num_seqs)
             };
             let cost = StepCost::new(coefficients, sizes);
-            (boxed(<vllm::Vllm>::new(settings, content), cost), shown)
+            let cache = Some(settings.cache());
+            (
+                boxed(<vllm::Vllm>::new(settings, content), cost),
+                cache,
+                shown,
+            )
         }
         "sglang" => {
             let (settings, shown) = sglang_settings(parts, values);
@@ -54,16 +70,25 @@ pub(super) fn build(
                 sglang_captured(values.count("cuda_graph_max_bs"))
             };
             let cost = StepCost::new(coefficients, sizes);
-            (boxed(sglang::Sglang::new(settings, content), cost), shown)
+            (
+                boxed(sglang::Sglang::new(settings, content), cost),
+                None,
+                shown,
+            )
         }
         "trt-llm" => {
             let (settings, shown) = trt_settings(parts, values);
-            (boxed(trt_llm::TrtLlm::new(settings, content), plain), shown)
+            (
+                boxed(trt_llm::TrtLlm::new(settings, content), plain),
+                None,
+                shown,
+            )
         }
         "mlx-lm" => {
             let settings = mlx_settings(parts, values);
             (
                 boxed(mlx_lm::MlxLm::new(settings, content), plain),
+                None,
                 Shown::new(),
             )
         }
@@ -71,14 +96,16 @@ pub(super) fn build(
             let settings = lm_studio_mlx(parts, values);
             (
                 boxed(mlx_lm::MlxLm::new(settings, content), plain),
+                None,
                 Shown::new(),
             )
         }
         "ollama" => {
             let (settings, shown) = ollama_settings(parts, values);
             let most = settings.parallel + values.count("max_queue");
+            let cache = Some(settings.cache());
             let server = llama_cpp::LlamaCpp::new(settings, content);
-            (boxed(Limited::new(server, most), plain), shown)
+            (boxed(Limited::new(server, most), plain), cache, shown)
         }
         name => {
             let (settings, shown) = if name == "lm-studio" {
@@ -86,11 +113,15 @@ pub(super) fn build(
             } else {
                 llama_settings(parts, values)
             };
-            (
-                boxed(llama_cpp::LlamaCpp::new(settings, content), plain),
-                shown,
-            )
+            let cache = Some(settings.cache());
+            let server = llama_cpp::LlamaCpp::new(settings, content);
+            (boxed(server, plain), cache, shown)
         }
+    };
+    Ok(Built {
+        backend,
+        cache,
+        shown,
     })
 }
 
@@ -152,6 +183,7 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) 
         scheduler_reserve_full_isl: values.on("scheduler_reserve_full_isl"),
         async_scheduling: values.on("async_scheduling"),
         state_blocks: memory::vllm_state_blocks(model),
+        offload: vllm::Offload::default(),
     };
     let shown = [
         ("engine.block_size", block_size),
@@ -167,27 +199,40 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) 
     )
 }
 
-fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, Shown) {
-    let model = parts.model;
-    let shape = &model.shape.value;
+/// Returns how many slots llama.cpp's server has, and whether they share one pool.
+fn slots(values: &Values) -> (u64, bool) {
     let asked = values.int("parallel");
     let parallel = asked.filter(|&slots| slots > 0).unwrap_or(4);
     let unified = match values.values.get("kv_unified") {
         Some(SettingValue::Bool(on)) => *on,
         _ => asked.is_none_or(|slots| slots == 0),
     };
+    (parallel, unified)
+}
+
+/// Returns where llama.cpp's server puts its layers, and how much context it has room for.
+pub(super) fn placed(parts: &Parts<'_>, values: &Values) -> memory::Placed {
+    let (parallel, unified) = slots(values);
+    // Unset, the context is what the model was made for, for each slot unless they share, shrunk to fit.
+    let most = parts.model.max_context.value.0 * if unified { 1 } else { parallel };
+    memory::llama_placed(
+        parts.hardware,
+        parts.model,
+        values.int("n_gpu_layers"),
+        values.int("ctx_size").filter(|&asked| asked > 0),
+        most,
+        parallel,
+    )
+}
+
+fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, Shown) {
+    let model = parts.model;
+    let shape = &model.shape.value;
+    let (parallel, unified) = slots(values);
     let kv_bytes = model.kv_bytes_per_token.value.0;
     let state_bytes = model.state_bytes_per_sequence.value.0;
-    let room = memory::llama_cache(parts.hardware, model);
-    let fits = room.map_or(0, |room| {
-        room.saturating_sub(state_bytes * parallel) / kv_bytes.max(1)
-    });
-    let whole = match values.count("ctx_size") {
-        // Unset, the context is what the model was made for, for each slot unless they share, shrunk to fit.
-        0 => (model.max_context.value.0 * if unified { 1 } else { parallel }).min(fits),
-        asked if asked <= fits => asked,
-        _ => 0,
-    };
+    let placed = placed(parts, values);
+    let whole = placed.context;
     let slot_context = if unified {
         whole
     } else {
@@ -226,6 +271,7 @@ fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, S
         ("engine.parallel", parallel),
         ("engine.ctx_size", whole),
         ("engine.slot_context", slot_context),
+        ("engine.n_gpu_layers", placed.layers),
     ];
     let mut shown: BTreeMap<String, String> = shown
         .map(|(key, value)| (key.to_string(), value.to_string()))

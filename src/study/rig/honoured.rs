@@ -24,6 +24,7 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "async_scheduling",
             "enforce_eager",
             "tensor_parallel_size",
+            "kv_offloading_size",
         ],
     ),
     (
@@ -40,6 +41,7 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "cache_idle_slots",
             "ctx_checkpoints",
             "checkpoint_min_step",
+            "n_gpu_layers",
         ],
     ),
     (

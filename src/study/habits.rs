@@ -1,0 +1,235 @@
+//! What breaks prefixes, as habits of an agent and its template: the same trace as it would have been with them.
+//!
+//! A habit changes which content is the same, and nothing else: lengths, answers and waits stay as recorded. What a
+//! conversation had computed and can no longer reach counts as content that it had before at another place, so its cost
+//! shows as `reread_broken`.
+//!
+//! - `agent.timestamp=system` or `system:TOKENS`: the system prompt carries the time of each call, at its very start or
+//!   after that many tokens; nothing from there on is common to any two calls of a run.
+//! - `agent.rerender=tool-calls`: an answer that calls tools is not sent back as it was generated but written anew by the
+//!   template, the same way in all later prompts: each is broken once, where it began. An answer counts as one that
+//!   calls tools unless it is known to have ended a turn.
+//! - `agent.tools=late:N`: the tool list, which stands before all else, changes before the main conversation's Nth call:
+//!   that prompt has nothing in common with those before it. Sub-agents have tool lists of their own.
+
+use crate::catalog::suggest::{question, suggest};
+use crate::ids::NodeId;
+use crate::trace::content::{Content, ContentBuilder, ContentError, ROOT};
+use crate::trace::{Ending, Step, Trace, note_what_was_seen};
+use crate::units::Tokens;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a habit cannot be had.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HabitError {
+    /// There is no habit of that name.
+    #[error("unknown setting `{key}`{hint}")]
+    Unknown {
+        /// What was asked for.
+        key: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// The habit has no such form.
+    #[error("`{key}={value}` is not known; expected {expected}")]
+    Value {
+        /// The habit.
+        key: String,
+        /// What was asked for.
+        value: String,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// The changed trace is too large.
+    #[error("with these `agent.` settings the trace has {0}")]
+    Content(#[from] ContentError),
+}
+
+/// How the name of every habit begins.
+pub const PREFIX: &str = "agent.";
+
+const TIMESTAMP: &str = "agent.timestamp";
+const RERENDER: &str = "agent.rerender";
+const TOOLS: &str = "agent.tools";
+
+/// Habits that break prefixes; by default there are none beyond what was recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Habits {
+    /// After how many tokens each prompt carries the time of its call.
+    pub timestamp: Option<Tokens>,
+    /// Whether answers that call tools are written anew when they are sent back.
+    pub rerender: bool,
+    /// Before which of the main conversation's calls, counted from 1, the tool list changes.
+    pub late_tools: Option<u64>,
+}
+
+impl Habits {
+    /// Reads the settings whose keys begin with [`PREFIX`]; the last of a key holds.
+    pub fn parse(settings: &[(String, String)]) -> Result<Habits, HabitError> {
+        let mut habits = Habits::default();
+        for (key, value) in settings {
+            let wrong = |expected| HabitError::Value {
+                key: key.clone(),
+                value: value.clone(),
+                expected,
+            };
+            match key.as_str() {
+                TIMESTAMP => {
+                    let expected = "none, system, or system:TOKENS";
+                    habits.timestamp = match value.as_str() {
+                        "none" => None,
+                        "system" => Some(Tokens::ZERO),
+                        other => Some(Tokens(
+                            numbered(other, "system:").ok_or_else(|| wrong(expected))?,
+                        )),
+                    };
+                }
+                RERENDER => {
+                    habits.rerender = match value.as_str() {
+                        "none" => false,
+                        "tool-calls" => true,
+                        _ => return Err(wrong("none or tool-calls")),
+                    };
+                }
+                TOOLS => {
+                    let expected = "recorded, or late:N with N of at least 2";
+                    habits.late_tools = match value.as_str() {
+                        "recorded" => None,
+                        other => Some(
+                            numbered(other, "late:")
+                                .filter(|&call| call >= 2)
+                                .ok_or_else(|| wrong(expected))?,
+                        ),
+                    };
+                }
+                _ => {
+                    return Err(HabitError::Unknown {
+                        key: key.clone(),
+                        hint: question(&suggest(key, [TIMESTAMP, RERENDER, TOOLS])),
+                    });
+                }
+            }
+        }
+        Ok(habits)
+    }
+
+    /// Returns the settings that differ from what was recorded.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let timestamp = self.timestamp.map(|at| format!("system:{}", at.0));
+        let rerender = self.rerender.then(|| "tool-calls".to_string());
+        let tools = self.late_tools.map(|call| format!("late:{call}"));
+        [(TIMESTAMP, timestamp), (RERENDER, rerender), (TOOLS, tools)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_string(), value?)))
+            .collect()
+    }
+
+    /// Returns the trace as it would have been with these habits.
+    pub fn applied(&self, mut trace: Trace) -> Result<Trace, HabitError> {
+        if *self == Habits::default() {
+            return Ok(trace);
+        }
+        let old = Arc::clone(&trace.content);
+        let mut writer = Writer {
+            old: &old,
+            new: ContentBuilder::default(),
+            copies: FxHashMap::default(),
+        };
+        for session in &mut trace.sessions {
+            for (thread, conversation) in session.threads.iter_mut().enumerate() {
+                for (place, step) in conversation.steps.iter_mut().enumerate() {
+                    let late = self.late_tools.filter(|_| thread == 0);
+                    let tools = u32::from(late.is_some_and(|call| place as u64 + 1 >= call));
+                    self.rewrite(step, tools, &mut writer)?;
+                }
+            }
+        }
+        let content = writer.new.finish();
+        for thread in trace.sessions.iter_mut().flat_map(|one| &mut one.threads) {
+            let had: Vec<(Tokens, Tokens)> = thread
+                .steps
+                .iter()
+                .map(|step| (step.seen, step.again))
+                .collect();
+            note_what_was_seen(&content, &mut thread.steps);
+            for (step, (seen, again)) in thread.steps.iter_mut().zip(had) {
+                let lost = seen.saturating_sub(step.seen);
+                step.again = (again + lost).min(step.prompt_tokens - step.seen);
+            }
+        }
+        trace.content = content.into();
+        Ok(trace)
+    }
+
+    /// Gives a step its place in the new tree, with the first or the second tool list.
+    fn rewrite(&self, step: &mut Step, tools: u32, to: &mut Writer<'_>) -> Result<(), HabitError> {
+        let (prompt, own) = match self.timestamp {
+            Some(at) => {
+                let before = to.beginning(step.prompt, at, tools)?;
+                let rest = step.prompt_tokens - to.new.end(before);
+                (to.new.opaque(before, rest)?, true)
+            }
+            None => (to.copy(step.prompt, tools)?, false),
+        };
+        let anew = self.rerender && step.gap.after != Ending::EndOfTurn;
+        step.output = if own || anew {
+            to.new.opaque(prompt, step.output_tokens)?
+        } else {
+            to.copy(step.output, tools)?
+        };
+        step.prompt = prompt;
+        Ok(())
+    }
+}
+
+/// Reads the number behind a word.
+fn numbered(text: &str, word: &str) -> Option<u64> {
+    text.strip_prefix(word)?.parse().ok()
+}
+
+/// Copies parts of one tree to another.
+struct Writer<'c> {
+    old: &'c Content,
+    new: ContentBuilder,
+    /// Where nodes of the old tree stand in the new one, behind the first or the second tool list.
+    copies: FxHashMap<(NodeId, u32), NodeId>,
+}
+
+impl Writer<'_> {
+    fn copy(&mut self, tip: NodeId, tools: u32) -> Result<NodeId, ContentError> {
+        let mut missing = Vec::new();
+        let mut at = ROOT;
+        for node in self.old.upwards(tip) {
+            if let Some(&copy) = self.copies.get(&(node, tools)) {
+                at = copy;
+                break;
+            }
+            missing.push(node);
+        }
+        for node in missing.into_iter().rev() {
+            let len = self.old.end(node) - self.old.start(node);
+            at = self.new.opaque(at, len)?;
+            if self.old.is_head(node) {
+                self.new.mark_head(at);
+            }
+            self.copies.insert((node, tools), at);
+        }
+        Ok(at)
+    }
+
+    /// Copies the first `len` tokens of the path to `tip`, or all of it where there are fewer.
+    fn beginning(&mut self, tip: NodeId, len: Tokens, tools: u32) -> Result<NodeId, ContentError> {
+        let Some(last) = self
+            .old
+            .upwards(tip)
+            .find(|&node| self.old.start(node) < len)
+        else {
+            return Ok(ROOT);
+        };
+        let copy = self.copy(last, tools)?;
+        let len = len.min(self.old.end(last));
+        self.new.cut(copy, len)
+    }
+}
