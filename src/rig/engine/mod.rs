@@ -50,6 +50,23 @@ impl Step {
     }
 }
 
+/// Returns the most repetitions up to `most` that fit in memory, and at least one: what fits once was seen to before.
+fn most_that_fit(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
+    if fits(most) {
+        return most;
+    }
+    let (mut low, mut high) = (1, most);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
 /// How an engine schedules and caches.
 pub trait Engine {
     /// Takes in a request, or says why it will never be served.

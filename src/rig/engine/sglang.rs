@@ -7,7 +7,7 @@
 
 mod admit;
 
-use super::{Engine, Row, Step};
+use super::{Engine, Row, Step, most_that_fit};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
@@ -300,19 +300,7 @@ impl Sglang {
         } else if self.chunked.is_some() {
             most = 1;
         }
-        if self.growth(book, most) <= self.pool.free() {
-            return most;
-        }
-        let (mut low, mut high) = (1, most);
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            if self.growth(book, middle) <= self.pool.free() {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        most_that_fit(most, |times| self.growth(book, times) <= self.pool.free())
     }
 
     /// Notes up to where a state can be kept after a piece of a prompt was read.

@@ -5,7 +5,7 @@
 //! `GUARANTEED_NO_EVICT` a request is admitted when all that its client allows fits beside everybody else's; under
 //! `MAX_UTILIZATION` when its prompt fits, and the last admitted is paused when blocks run out.
 
-use super::{Engine, Row, Step};
+use super::{Engine, Row, Step, most_that_fit};
 use crate::call::{Call, Outcome};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
@@ -321,19 +321,7 @@ impl TrtLlm {
     fn repeat(&self, book: &Book) -> u64 {
         let left = self.running.iter().map(|&id| book.seq(id).left()).min();
         let most = left.unwrap_or(1).max(1);
-        if self.growth(book, most) <= self.pool.free() {
-            return most;
-        }
-        let (mut low, mut high) = (1, most);
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            if self.growth(book, middle) <= self.pool.free() {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        most_that_fit(most, |times| self.growth(book, times) <= self.pool.free())
     }
 }
 

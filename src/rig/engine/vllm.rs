@@ -7,7 +7,7 @@
 
 mod loads;
 
-use super::{Engine, Row, Step};
+use super::{Engine, Row, Step, most_that_fit};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::CacheShape;
@@ -462,19 +462,7 @@ impl<P: Pool> Vllm<P> {
             };
             step.rows.iter().map(grown).sum::<u64>() <= self.pool.free()
         };
-        if fits(most) {
-            return most;
-        }
-        let (mut low, mut high) = (1, most);
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            if fits(middle) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        most_that_fit(most, fits)
     }
 }
 
