@@ -33,8 +33,8 @@ enum Kind {
     Switch,
 }
 
-/// The keys of a scenario. All but `about` are flags of `laptime replay`.
-const KEYS: [(&str, Kind); 18] = [
+/// The keys of a scenario. All but `about` are flags: of `laptime replay`, and the last few of commands that ask for more.
+const KEYS: [(&str, Kind); 22] = [
     ("about", Kind::Texts),
     ("trace", Kind::Paths),
     ("rig", Kind::Texts),
@@ -53,6 +53,10 @@ const KEYS: [(&str, Kind); 18] = [
     ("block-size", Kind::Whole(1)),
     ("seed", Kind::Whole(0)),
     ("catalog", Kind::Paths),
+    ("target", Kind::Texts),
+    ("max", Kind::Whole(1)),
+    ("gate", Kind::Paths),
+    ("across", Kind::Texts),
 ];
 
 /// Flags that say where an answer goes or how it is made: not part of a question.

@@ -1,12 +1,13 @@
 //! `laptime list`: what rigs can be made of, where each figure comes from, and how far it can be trusted.
 
 use super::output;
-use super::rigs::{self, RECORDED};
+use super::rigs;
 use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Platform};
 use crate::error::Error;
 use crate::report::catalog::{self, Entry, Figure, bandwidth, compute};
 use crate::report::text::{counted, percent};
 use crate::study;
+use crate::study::rig::RECORDED;
 use crate::trace::compile::Compiler;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod asked;
 mod import;
 mod inspect;
 mod list;
@@ -10,6 +11,7 @@ mod output;
 mod replay;
 mod rigs;
 mod scenario;
+mod size;
 mod talk;
 mod traces;
 
@@ -37,6 +39,8 @@ bound by its client; 130 interrupted.";
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),
+    /// Find the largest number of agents that holds a target.
+    Size(size::Size),
     /// Say what is in a trace.
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
@@ -50,8 +54,8 @@ pub fn main() -> Exit {
     let words: Vec<OsString> = std::env::args_os().collect();
     let typed = Typed::command().get_matches_from(&words);
     let written_out = match typed.subcommand() {
-        Some(("replay", replay)) => scenario::written_out(&words, replay),
-        _ => Ok(None),
+        Some((_, command)) => scenario::written_out(&words, command),
+        None => Ok(None),
     };
     let meant = match written_out {
         Ok(None) => Typed::from_arg_matches(&typed).unwrap_or_else(|error| error.exit()),
@@ -59,13 +63,14 @@ pub fn main() -> Exit {
         Err(error) => return tell(&error),
     };
     let done = match meant.command {
-        Command::Replay(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::List(command) => command.run(),
+        Command::Replay(command) => command.run().map(|()| Exit::Done),
+        Command::Size(command) => command.run(),
+        Command::Inspect(command) => command.run().map(|()| Exit::Done),
+        Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::List(command) => command.run().map(|()| Exit::Done),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => tell(&error),
     }
 }

@@ -3,18 +3,13 @@
 use super::talk;
 use crate::catalog::{Catalog, args};
 use crate::error::Error;
-use crate::known::Trust;
-use crate::operating_point::{Kind, OperatingPoint};
 use crate::report::text::counted;
 use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
 use crate::study::habits::{HabitError, Habits, PREFIX};
+use crate::study::rig::{self, RECORDED, RigError};
 use crate::trace::Trace;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-/// The name of the rig that answers as the recording did.
-pub(super) const RECORDED: &str = "recorded";
 
 /// Reads `KEY=VALUE`.
 pub(super) fn setting(text: &str) -> Result<(String, String), String> {
@@ -74,16 +69,16 @@ pub(super) fn build(
     trace: &Trace,
 ) -> Result<Rig, Error> {
     if spec == RECORDED {
-        return recorded(settings, trace);
+        tell_what_the_recording_lacks(trace);
     }
-    let of_rig: Vec<(String, String)> = settings
-        .iter()
-        .filter(|(key, _)| !key.starts_with(PREFIX))
-        .cloned()
-        .collect();
-    crate::study::rig::build(spec, &of_rig, catalog, &trace.content).map_err(|error| {
-        Error::usage(error.to_string())
-            .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
+    rig::build_for(spec, settings, catalog, trace).map_err(|error| wrong(&error))
+}
+
+/// Returns the error that says why a rig cannot be built.
+pub(super) fn wrong(error: &RigError) -> Error {
+    Error::usage(error.to_string()).with_help(match error {
+        RigError::NoSettings(_) => "settings belong to simulated rigs",
+        _ => "`laptime list rigs|hardware|engines|models` shows names and settings",
     })
 }
 
@@ -103,13 +98,8 @@ pub(super) fn wrong_habit(error: &HabitError) -> Error {
         .with_help("docs/scenario-format.md says what there is under `agent.`")
 }
 
-fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {
-    if let Some((key, _)) = settings.first() {
-        return Err(
-            Error::usage(format!("the rig `{RECORDED}` has no setting `{key}`"))
-                .with_help("settings belong to simulated rigs"),
-        );
-    }
+/// Warns of what a recording does not say, and what then happens on [`RECORDED`].
+fn tell_what_the_recording_lacks(trace: &Trace) {
     let backend = Recorded::new(trace);
     let all = trace.calls();
     let lacking = |count: usize, lacks: &str, then: &str| {
@@ -136,31 +126,4 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
         "what came from a cache",
         forgets_nothing,
     );
-    let models: Vec<&str> = trace
-        .sessions
-        .iter()
-        .filter_map(|one| one.model.as_deref())
-        .collect();
-    let same = models.windows(2).all(|pair| pair[0] == pair[1]);
-    let point = OperatingPoint {
-        name: RECORDED.to_string(),
-        kind: Kind::Simulated,
-        hardware: None,
-        engine: None,
-        engine_version: None,
-        model: models.first().filter(|_| same).map(ToString::to_string),
-        quantization: None,
-        settings: BTreeMap::new(),
-        trust: Trust::Measured,
-        error_interval: None,
-        known_by:
-            "every call takes the time it took when it was recorded; neighbours cost nothing, and \
-                   the whole of a call counts as writing its answer"
-                .to_string(),
-    };
-    Ok(Rig {
-        point,
-        cache: None,
-        backend: Box::new(backend),
-    })
 }

@@ -15,7 +15,7 @@ pub(super) fn written_out(
     words: &[OsString],
     typed: &ArgMatches,
 ) -> Result<Option<Vec<OsString>>, Error> {
-    let Some(path) = typed.get_one::<PathBuf>("scenario") else {
+    let Ok(Some(path)) = typed.try_get_one::<PathBuf>("scenario") else {
         return Ok(None);
     };
     let scenario = Scenario::read(path).map_err(|error| {
@@ -24,8 +24,8 @@ pub(super) fn written_out(
     if let Some(about) = &scenario.about {
         talk::note(typed.get_flag("quiet"), about);
     }
-    let by_hand =
-        |flag: &str| typed.value_source(&flag.replace('-', "_")) == Some(ValueSource::CommandLine);
+    let id = |flag: &str| flag.replace('-', "_");
+    let by_hand = |flag: &str| typed.value_source(&id(flag)) == Some(ValueSource::CommandLine);
     // The program and the command come first.
     let (first, rest) = words.split_at(words.len().min(2));
     let mut all = first.to_vec();
@@ -35,7 +35,9 @@ pub(super) fn written_out(
             "rig" | "url" => by_hand("rig") || by_hand("url"),
             _ => by_hand(flag),
         };
-        if replaced {
+        // A scenario may say more than one command asks for.
+        let asked = typed.try_contains_id(&id(flag)).is_ok();
+        if replaced || !asked {
             continue;
         }
         if values.is_empty() {

@@ -5,7 +5,7 @@
 use crate::error::Error;
 use crate::event::{Event, Sink};
 use crate::trace::read;
-use crate::units::{Tokens, three_digits};
+use crate::units::{Span, Tokens, three_digits};
 use anstyle::{AnsiColor, Style};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -58,6 +58,7 @@ pub(super) struct Progress {
 }
 
 const BETWEEN_LINES: Duration = Duration::from_millis(100);
+const BETWEEN_LOG_LINES: Duration = Duration::from_secs(10);
 
 impl Progress {
     /// Returns the progress of `total` calls; it draws nothing when `quiet` or when nobody watches.
@@ -102,6 +103,69 @@ impl Progress {
     /// Wipes the line.
     pub(super) fn finish(&self) {
         if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// How many replays a question has taken so far.
+#[derive(Debug)]
+pub(super) struct Tried {
+    shown: bool,
+    /// Nothing where it is not known beforehand.
+    total: Option<u64>,
+    done: AtomicU64,
+    began: Clock,
+    drawn: Mutex<Clock>,
+}
+
+impl Tried {
+    /// Returns a count of replays out of `total` that draws nothing when `quiet`.
+    pub(super) fn new(total: Option<u64>, quiet: bool) -> Tried {
+        let now = Clock::now();
+        Tried {
+            shown: !quiet,
+            total,
+            done: AtomicU64::new(0),
+            began: now,
+            drawn: Mutex::new(now),
+        }
+    }
+
+    /// Counts one more, and tells of it now and then: often on a terminal, in a line every ten seconds elsewhere.
+    pub(super) fn one_more(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let terminal = std::io::stderr().is_terminal();
+        let between = if terminal {
+            BETWEEN_LINES
+        } else {
+            BETWEEN_LOG_LINES
+        };
+        let Ok(mut drawn) = self.drawn.try_lock() else {
+            return;
+        };
+        if !self.shown || drawn.elapsed() < between {
+            return;
+        }
+        *drawn = Clock::now();
+        let mut told = format!("{} replays", Tokens(done));
+        if let Some(total) = self.total {
+            let passed = self.began.elapsed().as_secs_f64();
+            let left = passed / done as f64 * total.saturating_sub(done) as f64;
+            let left = Span::try_from_secs(left).unwrap_or_default();
+            told = format!("{} of {} replays, {left} left", Tokens(done), Tokens(total));
+        }
+        let (begin, end) = if terminal {
+            ("\r\x1b[K", "")
+        } else {
+            ("", "\n")
+        };
+        let _ = write!(std::io::stderr(), "{begin}{told}{end}");
+    }
+
+    /// Wipes the line.
+    pub(super) fn finish(&self) {
+        if self.shown && std::io::stderr().is_terminal() {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }

@@ -11,6 +11,8 @@
 //!   calls tools unless it is known to have ended a turn.
 //! - `agent.tools=late:N`: the tool list, which stands before all else, changes before the main conversation's Nth call:
 //!   that prompt has nothing in common with those before it. Sub-agents have tool lists of their own.
+//! - `agent.prefix=kept`: nothing breaks a prefix. What a conversation had computed before at another place is found where
+//!   it was; no other habit goes with it. This is what the breaks of a recording cost.
 
 use crate::catalog::suggest::{question, suggest};
 use crate::ids::NodeId;
@@ -53,6 +55,7 @@ pub const PREFIX: &str = "agent.";
 const TIMESTAMP: &str = "agent.timestamp";
 const RERENDER: &str = "agent.rerender";
 const TOOLS: &str = "agent.tools";
+const KEPT: &str = "agent.prefix";
 
 /// Habits that break prefixes; by default there are none beyond what was recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -63,6 +66,8 @@ pub struct Habits {
     pub rerender: bool,
     /// Before which of the main conversation's calls, counted from 1, the tool list changes.
     pub late_tools: Option<u64>,
+    /// Whether nothing breaks a prefix, not even what did when it was recorded.
+    pub kept: bool,
 }
 
 impl Habits {
@@ -104,13 +109,31 @@ impl Habits {
                         ),
                     };
                 }
+                KEPT => {
+                    habits.kept = match value.as_str() {
+                        "recorded" => false,
+                        "kept" => true,
+                        _ => return Err(wrong("recorded or kept")),
+                    };
+                }
                 _ => {
                     return Err(HabitError::Unknown {
                         key: key.clone(),
-                        hint: question(&suggest(key, [TIMESTAMP, RERENDER, TOOLS])),
+                        hint: question(&suggest(key, [TIMESTAMP, RERENDER, TOOLS, KEPT])),
                     });
                 }
             }
+        }
+        let others = Habits {
+            kept: false,
+            ..habits
+        };
+        if habits.kept && others != Habits::default() {
+            return Err(HabitError::Value {
+                key: KEPT.to_string(),
+                value: "kept".to_string(),
+                expected: "no other `agent.` setting beside it",
+            });
         }
         Ok(habits)
     }
@@ -120,10 +143,16 @@ impl Habits {
         let timestamp = self.timestamp.map(|at| format!("system:{}", at.0));
         let rerender = self.rerender.then(|| "tool-calls".to_string());
         let tools = self.late_tools.map(|call| format!("late:{call}"));
-        [(TIMESTAMP, timestamp), (RERENDER, rerender), (TOOLS, tools)]
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_string(), value?)))
-            .collect()
+        let kept = self.kept.then(|| "kept".to_string());
+        [
+            (TIMESTAMP, timestamp),
+            (RERENDER, rerender),
+            (TOOLS, tools),
+            (KEPT, kept),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_string(), value?)))
+        .collect()
     }
 
     /// Returns the trace as it would have been with these habits.
@@ -139,10 +168,15 @@ impl Habits {
         };
         for session in &mut trace.sessions {
             for (thread, conversation) in session.threads.iter_mut().enumerate() {
+                let mut last = None;
                 for (place, step) in conversation.steps.iter_mut().enumerate() {
                     let late = self.late_tools.filter(|_| thread == 0);
                     let tools = u32::from(late.is_some_and(|call| place as u64 + 1 >= call));
-                    self.rewrite(step, tools, &mut writer)?;
+                    match last.filter(|_| self.kept) {
+                        Some(tip) => writer.keep(step, tip)?,
+                        None => self.rewrite(step, tools, &mut writer)?,
+                    }
+                    last = Some(step.output);
                 }
             }
         }
@@ -155,8 +189,8 @@ impl Habits {
                 .collect();
             note_what_was_seen(&content, &mut thread.steps);
             for (step, (seen, again)) in thread.steps.iter_mut().zip(had) {
-                let lost = seen.saturating_sub(step.seen);
-                step.again = (again + lost).min(step.prompt_tokens - step.seen);
+                let elsewhere = (seen + again).saturating_sub(step.seen);
+                step.again = elsewhere.min(step.prompt_tokens - step.seen);
             }
         }
         trace.content = content.into();
@@ -198,6 +232,21 @@ struct Writer<'c> {
 }
 
 impl Writer<'_> {
+    /// Lets a prompt begin with as much of the conversation so far, which ends at `tip`, as it had computed before.
+    fn keep(&mut self, step: &mut Step, tip: NodeId) -> Result<(), ContentError> {
+        let computed = step.seen + step.again;
+        let len = computed.min(self.new.end(tip)).min(step.prompt_tokens);
+        let begin = if len == Tokens::ZERO {
+            ROOT
+        } else {
+            self.new.cut(tip, len)?
+        };
+        let rest = step.prompt_tokens - len;
+        step.prompt = self.new.opaque(begin, rest)?;
+        step.output = self.new.opaque(step.prompt, step.output_tokens)?;
+        Ok(())
+    }
+
     fn copy(&mut self, tip: NodeId, tools: u32) -> Result<NodeId, ContentError> {
         let mut missing = Vec::new();
         let mut at = ROOT;

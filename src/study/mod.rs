@@ -4,6 +4,11 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod explain;
+pub mod figures;
 pub mod habits;
 pub mod replay;
 pub mod rig;
+pub mod sample;
+pub mod size;
+pub mod target;

@@ -3,6 +3,8 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod knobs;
+mod recording;
 mod tiers;
 
 use crate::catalog::engine::SettingError;
@@ -14,8 +16,11 @@ use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
 use crate::rig::cost::Coefficients;
 use crate::rig::{Rig, roofline};
+use crate::study::habits::PREFIX;
+use crate::trace::Trace;
 use crate::trace::content::Content;
 use crate::units::three_digits;
+use knobs::Knobs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,8 +37,24 @@ pub enum RigError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
-    #[error("unknown setting `{0}`; expected `engine.` and a flag of the engine, or `rig.variant`")]
+    #[error(
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, or one of `rig.variant`, \
+         `rig.bandwidth_scale`, `rig.compute_scale`, `rig.memory_scale`, `rig.time_scale`, `rig.devices`"
+    )]
     Scope(String),
+    /// A knob has a value that it cannot have.
+    #[error("`{key}={value}`: expected {expected}")]
+    Knob {
+        /// The knob.
+        key: String,
+        /// What was asked for.
+        value: String,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// The rig `recorded` has no settings.
+    #[error("the rig `recorded` has no setting `{0}`")]
+    NoSettings(String),
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -93,7 +114,26 @@ struct Parts<'c> {
     model: &'c Model,
 }
 
-/// Builds the rig that `spec` names, with `settings` in force, for a replay of `content`.
+pub use recording::RECORDED;
+
+/// Builds the rig that `spec` names, which may be [`RECORDED`], for a replay of `trace`.
+///
+/// Habits of the agent among the settings are the trace's and passed over; they do not go with [`RECORDED`].
+pub fn build_for(
+    spec: &str,
+    settings: &[(String, String)],
+    catalog: &Catalog,
+    trace: &Trace,
+) -> Result<Rig, RigError> {
+    if spec == RECORDED {
+        return recording::build(settings, trace);
+    }
+    let own = settings.iter().filter(|(key, _)| !key.starts_with(PREFIX));
+    let own: Vec<(String, String)> = own.cloned().collect();
+    build(spec, &own, catalog, &trace.content)
+}
+
+/// Builds the simulated rig that `spec` names, with `settings` in force, for a replay of `content`.
 pub fn build(
     spec: &str,
     settings: &[(String, String)],
@@ -105,25 +145,32 @@ pub fn build(
         .iter()
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
+    // Defaults are those of the machine as it is: a knob turns nothing but what it names.
     let values = Values::resolve(&parts, &of_engine)?;
-    let variant = variant_of(&of_rig)?;
-    let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    let knobs = Knobs::parse(&of_rig)?;
+    let mut cost = cost_of(&parts, &values, catalog, knobs.variant.as_deref())?;
+    let hardware = knobs.hardware(parts.hardware);
+    let actual = Parts {
+        hardware: &hardware,
+        version: parts.version.clone(),
+        ..parts
+    };
+    turn(&knobs, &parts, &actual, &values, &mut cost);
     if parts.engine.name == "llama.cpp" {
-        tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
+        tiers::spill(&actual, engines::placed(&actual, &values), &mut cost);
     }
+    cost.coefficients = knobs::slowed(&cost.coefficients, knobs.time());
     let engines::Built {
         backend,
         cache,
         mut shown,
-    } = engines::build(&parts, &values, cost.coefficients, content)?;
+    } = engines::build(&actual, &values, cost.coefficients, content)?;
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
-    if let Some(variant) = variant {
-        shown.insert("rig.variant".to_string(), variant.to_string());
-    }
+    shown.extend(knobs.shown());
     let point = OperatingPoint {
         name: spec.to_string(),
         kind: Kind::Simulated,
@@ -144,12 +191,19 @@ pub fn build(
     })
 }
 
-/// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
-fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
-    match settings.iter().find(|(key, _)| key != "rig.variant") {
-        Some((key, _)) => Err(RigError::Scope(key.clone())),
-        None => Ok(settings.last().map(|(_, value)| value.as_str())),
+/// Makes the cost that of the machine as the knobs make it.
+fn turn(knobs: &Knobs, parts: &Parts<'_>, actual: &Parts<'_>, values: &Values, cost: &mut Cost) {
+    if !knobs.turned() {
+        return;
     }
+    let efficiency = roofline::typical(computing(parts), parts.hardware.platform);
+    let estimate = |parts: &Parts<'_>| {
+        let devices = devices(parts, values);
+        roofline::coefficients(parts.hardware, parts.model, &efficiency, devices)
+    };
+    cost.coefficients = knobs::carried(&estimate(actual), &estimate(parts), &cost.coefficients);
+    (cost.trust, cost.interval) = (Trust::Estimate, None);
+    cost.known_by = format!("what if: {}; without that: {}", knobs.told(), cost.known_by);
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {

@@ -37,7 +37,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 13] = [
+const SERIALISES: [&str; 15] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -49,6 +49,8 @@ const SERIALISES: [&str; 13] = [
     "journal.rs",
     "wire.rs",
     "report/json.rs",
+    "report/answers/",
+    "report/document.rs",
     "report/catalog.rs",
     "report/inspection.rs",
 ];

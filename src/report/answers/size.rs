@@ -1,0 +1,295 @@
+//! How many agents a rig carries: one screen for one rig, a table for several; schema `laptime.size/1`.
+
+use super::{ALARM, ANSWER, FAINT, TITLE, UNKNOWN, heads, how_known, known, line, shown};
+use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
+use crate::report::text::counted;
+use crate::study::figures::Figures;
+use crate::study::size::Sized;
+use crate::study::target::Target;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Returns the answer for people.
+pub fn render(all: &[Sized], targets: &[Target], max: u32, look: Look) -> String {
+    let mut text = String::new();
+    if all.len() > 1 {
+        text += &table(all, targets, look);
+    }
+    for sized in all {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text += &one(sized, targets, max, look);
+    }
+    text
+}
+
+fn agents(sized: &Sized, max: u32) -> String {
+    let Some((best, _)) = sized.best() else {
+        return "none".to_string();
+    };
+    let more = if best == max { " or more" } else { "" };
+    format!("{best}{more}")
+}
+
+fn range(sized: &Sized) -> String {
+    sized.range.map_or(UNKNOWN.to_string(), |(low, high)| {
+        let (low, high) = (low.min(high), high.max(low));
+        format!("{low} to {high}")
+    })
+}
+
+fn binds(sized: &Sized) -> &'static str {
+    if sized.edge().is_none() {
+        return UNKNOWN;
+    }
+    let (_, edge) = sized.edge().expect("there is one");
+    let queue = edge.summary.parts.binds_on_rig();
+    let named = sized.binds().map(crate::study::explain::Lever::short_of);
+    named.unwrap_or(queue.map_or(UNKNOWN, crate::metrics::lap::Bottleneck::word))
+}
+
+fn table(all: &[Sized], targets: &[Target], look: Look) -> String {
+    let mut table = Table::new([
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+    ]);
+    let first = &targets[0].figure;
+    table.row(heads([
+        "rig",
+        "agents",
+        "range",
+        first.name(),
+        "runs/h",
+        "binds",
+        "$/run",
+        "Wh/run",
+        "known",
+    ]));
+    let _ = look;
+    for sized in all {
+        let figure = |name: &str| {
+            sized
+                .best()
+                .map_or(UNKNOWN.to_string(), |(_, found)| shown(&known(name), found))
+        };
+        let found = sized.best().map(|(_, found)| found);
+        let trust = sized
+            .curve
+            .values()
+            .next()
+            .map(|one| one.point.trust.word());
+        table.row([
+            Cell::from(&sized.rig.0).styled(TITLE),
+            Cell::from(agents(sized, u32::MAX)).styled(ANSWER),
+            Cell::from(range(sized)),
+            Cell::from(found.map_or(UNKNOWN.to_string(), |found| shown(first, found))),
+            Cell::from(figure("runs_per_h")),
+            Cell::from(binds(sized)),
+            Cell::from(figure("cost_usd_per_run")),
+            Cell::from(figure("energy_wh_per_run")),
+            Cell::from(trust.unwrap_or(UNKNOWN)).styled(FAINT),
+        ]);
+    }
+    table.render()
+}
+
+fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
+    let told: Vec<&str> = targets.iter().map(|target| target.text.as_str()).collect();
+    let told = told.join(", ");
+    let mut text = painted(&sized.rig.0, TITLE) + "\n\n";
+    match sized.best() {
+        Some((best, _)) => {
+            let more = if best == max {
+                ", the most that were tried,"
+            } else {
+                ""
+            };
+            let verb = if best == 1 { "holds" } else { "hold" };
+            let who = counted(best.into(), "agent");
+            let _ = writeln!(text, "  {} {verb} {told}", painted(&(who + more), ANSWER));
+        }
+        None => {
+            let _ = writeln!(
+                text,
+                "  {}",
+                painted(&format!("not even one agent holds {told}"), ALARM)
+            );
+        }
+    }
+    let holes = sized.search.holes();
+    if !holes.is_empty() {
+        let sizes: Vec<String> = holes.iter().map(ToString::to_string).collect();
+        let sizes = sizes.join(", ");
+        let _ = writeln!(
+            text,
+            "  {}",
+            painted(
+                &format!("but smaller fleets of {sizes} do not: the curve is not monotonic"),
+                ALARM
+            )
+        );
+    }
+    text.push('\n');
+    text += &curve(sized, targets);
+    text.push('\n');
+    text += &edge(sized, targets);
+    if let Some((_, found)) = sized.best() {
+        for (name, what) in [
+            ("cost_usd_per_run", "cost"),
+            ("energy_wh_per_run", "energy"),
+        ] {
+            let value = shown(&known(name), found);
+            let unit = if what == "cost" { "US$" } else { "Wh" };
+            if value != UNKNOWN {
+                text += &line(what, &format!("{value} {unit} a run at that size"));
+            }
+        }
+    }
+    if sized.range.is_some() {
+        let by = "if the rig is as slow, or as fast, as held-out measurements allow";
+        text += &line("range", &format!("{} agents {by}", range(sized)));
+    }
+    if let Some(any) = sized.curve.values().next() {
+        text += &line("known", &wrapped(&how_known(any), look.width, 9));
+    }
+    text += &line(
+        "tried",
+        &format!("{} of {max} sizes", sized.search.strains.len()),
+    );
+    text
+}
+
+/// The sizes around the edge, and the way there in powers of two.
+fn curve(sized: &Sized, targets: &[Target]) -> String {
+    let best = sized.search.best().unwrap_or(0);
+    let mut aligns = vec![Align::Right; targets.len() + 4];
+    aligns.push(Align::Left);
+    let mut table = Table::new(aligns);
+    let names = targets.iter().map(|target| target.figure.name());
+    let names =
+        std::iter::once("agents")
+            .chain(names)
+            .chain(["run_s.p50", "ttft_s.p95", "runs/h", ""]);
+    table.row(names.map(|name| Cell::from(name).styled(FAINT)));
+    let near = |size: u32| {
+        size.abs_diff(best) <= 2 || size.is_power_of_two() && size <= best.saturating_mul(2).max(2)
+    };
+    for (&size, found) in sized.curve.iter().filter(|(size, _)| near(**size)) {
+        let holds = sized
+            .search
+            .strains
+            .get(&size)
+            .is_some_and(|strain| *strain <= 1.0);
+        let style = if size == best {
+            ANSWER
+        } else {
+            anstyle::Style::new()
+        };
+        let figures = targets.iter().map(|target| shown(&target.figure, found));
+        let more = ["run_s.p50", "ttft_s.p95", "runs_per_h"].map(|name| shown(&known(name), found));
+        let verdict = if holds { "holds" } else { "does not" };
+        let cells = std::iter::once(size.to_string()).chain(figures).chain(more);
+        let cells = cells.map(|cell| Cell::from(cell).styled(style));
+        table.row(cells.chain([Cell::from(verdict).styled(FAINT)]));
+    }
+    table.render()
+}
+
+fn edge(sized: &Sized, targets: &[Target]) -> String {
+    let Some((size, found)) = sized.edge() else {
+        return String::new();
+    };
+    let solo = sized.curve.get(&1);
+    let mut broken: Vec<String> = Vec::new();
+    for target in targets {
+        let Some((value, limit)) = target.against(found, solo) else {
+            broken.push(format!("{} is not known", target.figure.name()));
+            continue;
+        };
+        if !target.holds(value, limit) {
+            let unit = target.figure.unit();
+            broken.push(format!(
+                "{} is {}, limit {}",
+                target.figure.name(),
+                unit.shown(value),
+                unit.shown(limit)
+            ));
+        }
+    }
+    let mut text = line("breaks", &format!("at {size}: {}", broken.join("; ")));
+    let helps: Vec<String> = sized
+        .beyond
+        .iter()
+        .take(3)
+        .map(|(lever, strain)| {
+            let verdict = if *strain <= 1.0 {
+                "would hold"
+            } else {
+                "would not"
+            };
+            format!("{} {verdict}", lever.word())
+        })
+        .collect();
+    text += &line(
+        "binds",
+        &format!("{} ({})", painted(binds(sized), TITLE), helps.join(", ")),
+    );
+    text
+}
+
+/// Returns the answer for programs.
+pub fn document(all: &[Sized], targets: &[Target], max: u32, seed: u64) -> Value {
+    let figure = |name: &str, of: &Figures| known(name).value(of);
+    let one = |sized: &Sized| {
+        let curve: Vec<Value> = sized
+            .curve
+            .iter()
+            .map(|(size, found)| {
+                let values = targets.iter().map(|target| {
+                    (
+                        target.figure.name().to_string(),
+                        json!(target.figure.value(found)),
+                    )
+                });
+                let values: serde_json::Map<String, Value> = values.collect();
+                json!({
+                    "agents": size,
+                    "holds": sized.search.strains.get(size).is_some_and(|strain| *strain <= 1.0),
+                    "figures": values,
+                    "run_s_p50": figure("run_s.p50", found),
+                    "lap_s_p95": figure("lap_s.p95", found),
+                    "runs_per_h": figure("runs_per_h", found),
+                    "cost_usd_per_run": figure("cost_usd_per_run", found),
+                    "energy_wh_per_run": figure("energy_wh_per_run", found),
+                })
+            })
+            .collect();
+        let beyond = sized.beyond.iter().map(|(lever, strain)| json!({ "change": lever.word(), "holds": *strain <= 1.0, "strain": strain.is_finite().then_some(strain) }));
+        json!({
+            "rig": sized.rig.0,
+            "agents": sized.best().map(|(best, _)| best),
+            "range": sized.range.map(|(low, high)| [low.min(high), high.max(low)]),
+            "binds": sized.edge().map(|_| binds(sized)),
+            "holes": sized.search.holes(),
+            "trust": sized.curve.values().next().map(|one| one.point.trust.word()),
+            "curve": curve,
+            "one_more": beyond.collect::<Vec<Value>>(),
+        })
+    };
+    json!({
+        "schema": "laptime.size/1",
+        "laptime_version": env!("CARGO_PKG_VERSION"),
+        "seed": seed,
+        "targets": targets.iter().map(|target| target.text.as_str()).collect::<Vec<_>>(),
+        "max": max,
+        "rigs": all.iter().map(one).collect::<Vec<Value>>(),
+    })
+}
