@@ -4,6 +4,8 @@
 //! flags by name only: what they mean is decided where flags typed by hand are read, so the two cannot drift apart.
 //! `docs/scenario-format.md` describes the format.
 
+pub mod gate;
+
 use crate::catalog::suggest::{question, suggest};
 use crate::units::Span;
 use std::fs;
@@ -116,13 +118,7 @@ impl Scenario {
 
     /// Reads `text` as the scenario at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Scenario, ScenarioError> {
-        let wrong = |(at, what): Fault| ScenarioError::Wrong {
-            path: path.to_path_buf(),
-            line: text.as_bytes()[..at.start.min(text.len())]
-                .split(|byte| *byte == b'\n')
-                .count(),
-            what,
-        };
+        let wrong = |fault: Fault| wrong_in(path, text, fault);
         let root = DeTable::parse(text).map_err(|error| {
             wrong((
                 error.span().unwrap_or(0..0),
@@ -131,6 +127,17 @@ impl Scenario {
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         flags_of(root.get_ref(), folder).map_err(wrong)
+    }
+}
+
+/// Returns the error that says in which line of a file something is wrong.
+fn wrong_in(path: &Path, text: &str, (at, what): Fault) -> ScenarioError {
+    ScenarioError::Wrong {
+        path: path.to_path_buf(),
+        line: text.as_bytes()[..at.start.min(text.len())]
+            .split(|byte| *byte == b'\n')
+            .count(),
+        what,
     }
 }
 

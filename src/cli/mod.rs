@@ -4,11 +4,15 @@
 //! The standard output carries the answer alone; talk goes to the standard error.
 
 mod asked;
+mod check;
+mod compare;
+mod explain;
 mod import;
 mod inspect;
 mod list;
 mod output;
 mod replay;
+mod results;
 mod rigs;
 mod scenario;
 mod size;
@@ -41,6 +45,12 @@ enum Command {
     Replay(replay::Replay),
     /// Find the largest number of agents that holds a target.
     Size(size::Size),
+    /// Show results or rigs side by side, and how far a difference may be chance.
+    Compare(compare::Compare),
+    /// Say where the time went, and what one change at a time would do.
+    Explain(explain::Explain),
+    /// Pass or fail against thresholds and a baseline.
+    Check(check::Check),
     /// Say what is in a trace.
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
@@ -65,6 +75,9 @@ pub fn main() -> Exit {
     let done = match meant.command {
         Command::Replay(command) => command.run().map(|()| Exit::Done),
         Command::Size(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Check(command) => command.run(),
         Command::Inspect(command) => command.run().map(|()| Exit::Done),
         Command::Import(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),

@@ -3,6 +3,7 @@
 use super::talk;
 use crate::error::Error;
 use crate::scenario::Scenario;
+use crate::scenario::gate::GateFile;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::ffi::OsString;
@@ -15,10 +16,15 @@ pub(super) fn written_out(
     words: &[OsString],
     typed: &ArgMatches,
 ) -> Result<Option<Vec<OsString>>, Error> {
-    let Ok(Some(path)) = typed.try_get_one::<PathBuf>("scenario") else {
+    let named = typed
+        .try_get_one::<PathBuf>("scenario")
+        .ok()
+        .flatten()
+        .cloned();
+    let Some(path) = named.or_else(|| of_gate(typed)) else {
         return Ok(None);
     };
-    let scenario = Scenario::read(path).map_err(|error| {
+    let scenario = Scenario::read(&path).map_err(|error| {
         Error::usage(error.to_string()).with_help("docs/scenario-format.md describes the file")
     })?;
     if let Some(about) = &scenario.about {
@@ -50,6 +56,14 @@ pub(super) fn written_out(
     }
     all.extend_from_slice(rest);
     Ok(Some(all))
+}
+
+/// Returns the scenario that a gate file names, where results to check are not given. What is wrong with it is told later.
+fn of_gate(typed: &ArgMatches) -> Option<PathBuf> {
+    let gate = typed.try_get_one::<PathBuf>("gate").ok().flatten()?;
+    let given = typed.value_source("results").is_some();
+    let read = GateFile::read(gate).ok().filter(|_| !given)?;
+    read.scenario
 }
 
 fn set_by_hand(typed: &ArgMatches, setting: &str) -> bool {

@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod catalog;
 pub mod csv;
+pub mod document;
 pub mod inspection;
 pub mod json;
 pub mod table;

@@ -15,8 +15,9 @@ use super::target::Figure;
 use crate::agent::Pace;
 use crate::catalog::{Catalog, Model};
 use crate::fleet::Plan;
-use crate::metrics::lap::Bottleneck;
+use crate::metrics::lap::{Bottleneck, LapParts};
 use crate::operating_point::OperatingPoint;
+use crate::units::Span;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -490,7 +491,10 @@ pub struct Effect<W> {
 pub struct Explained {
     /// What was explained.
     pub base: Figures,
-    /// What takes the most time on the rig.
+    /// Where the time of all conversations' laps went, standing still for sub-agents aside; of the main ones alone, with
+    /// it, where a document left the rows out.
+    pub parts: LapParts,
+    /// What takes the most of it.
     pub binds: Option<Bottleneck>,
     /// What is to blame, worst first.
     pub causes: Vec<Effect<Cause>>,
@@ -502,8 +506,17 @@ pub struct Explained {
 
 /// Explains a result without simulating anything.
 pub fn told_by(base: Figures) -> Explained {
+    let parts = base.rows.as_ref().map_or(base.summary.parts, |rows| {
+        let mut parts = LapParts::default();
+        for lap in &rows.laps {
+            parts += lap.parts;
+        }
+        parts.gap.subagent = Span::ZERO;
+        parts
+    });
     Explained {
-        binds: base.summary.parts.binds(),
+        binds: parts.binds(),
+        parts,
         slow: blame::slowest(&base, 5),
         causes: Vec::new(),
         levers: Vec::new(),

@@ -4,8 +4,10 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod compare;
 pub mod explain;
 pub mod figures;
+pub mod gate;
 pub mod habits;
 pub mod replay;
 pub mod rig;

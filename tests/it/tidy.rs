@@ -37,7 +37,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 15] = [
+const SERIALISES: [&str; 16] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -46,6 +46,7 @@ const SERIALISES: [&str; 15] = [
     "trace/inspect.rs",
     "catalog/load",
     "scenario.rs",
+    "scenario/",
     "journal.rs",
     "wire.rs",
     "report/json.rs",

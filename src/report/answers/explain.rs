@@ -67,7 +67,7 @@ pub fn render(explained: &Explained, look: Look) -> String {
 
 /// The answer in a sentence.
 fn headline(explained: &Explained) -> String {
-    let parts = &explained.base.summary.parts;
+    let parts = &explained.parts;
     let total = parts.total().secs();
     let binds = explained
         .binds
@@ -98,7 +98,7 @@ fn headline(explained: &Explained) -> String {
 }
 
 fn gathered(explained: &Explained, look: Look) -> String {
-    let parts = &explained.base.summary.parts;
+    let parts = &explained.parts;
     let total = parts.total().secs();
     let mut all: Vec<(Bottleneck, Span)> = parts.gathered().to_vec();
     all.retain(|(_, span)| *span > Span::ZERO);

@@ -1,11 +1,14 @@
 //! Answers to questions asked of results: how many agents, why so slow, is it better, does it pass.
 
+pub mod check;
+pub mod compare;
 pub mod explain;
 pub mod size;
 
 use super::table::{Cell, painted};
 use crate::study::figures::Figures;
 use crate::study::target::Figure;
+use crate::units::three_digits;
 use anstyle::{AnsiColor, Style};
 
 pub(super) const TITLE: Style = Style::new().bold();
@@ -34,6 +37,10 @@ pub(super) fn heads<const N: usize>(names: [&str; N]) -> [Cell; N] {
 
 /// Returns a ratio as the percentage by which it differs from one.
 pub(super) fn change(ratio: f64) -> String {
+    // Percentages of a multiple are hard to read.
+    if ratio >= 2.0 {
+        return format!("x{}", three_digits(ratio));
+    }
     format!("{:+.1} %", (ratio - 1.0) * 100.0)
 }
 

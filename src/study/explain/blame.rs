@@ -20,15 +20,22 @@ pub struct SlowLap {
     pub why: String,
 }
 
-/// Returns the longest laps, longest first; none where a document left the rows out.
+/// Returns the longest laps, longest first, what they stood still for sub-agents aside; none where a document left the rows out.
 pub fn slowest(of: &Figures, count: usize) -> Vec<SlowLap> {
     let Some(rows) = &of.rows else {
         return Vec::new();
     };
     let mut laps: Vec<&Lap> = rows.laps.iter().collect();
-    laps.sort_by_key(|lap| (std::cmp::Reverse(lap.parts.total()), lap.start, lap.lap));
+    let own = |lap: &Lap| lap.parts.total() - lap.parts.gap.subagent;
+    laps.sort_by_key(|lap| (std::cmp::Reverse(own(lap)), lap.start, lap.lap));
     let told = laps.into_iter().take(count).map(|lap| {
-        let gathered = lap.parts.gathered();
+        let mut gathered = lap.parts.gathered();
+        // What a lap waited for shows in the laps of who it waited for.
+        for (what, span) in &mut gathered {
+            if *what == Bottleneck::Subagent {
+                *span = Span::ZERO;
+            }
+        }
         let most = gathered.into_iter().rev().max_by_key(|(_, span)| *span);
         let mostly = most.filter(|(_, span)| *span > Span::ZERO);
         let why = mostly.map_or(String::new(), |(what, _)| why(of, rows, lap, what));

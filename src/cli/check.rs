@@ -1,0 +1,291 @@
+//! `laptime check`: pass or fail against thresholds and a baseline.
+
+use super::asked::Asked;
+use super::output::{self, Target as Out};
+use super::{results, talk};
+use crate::error::{Error, Exit};
+use crate::report::answers::check::{self as report, Title};
+use crate::report::{document, json};
+use crate::scenario::gate::{Entry, GateFile};
+use crate::study::compare::Axis;
+use crate::study::figures::Figures;
+use crate::study::gate::{self, Gate, Verdict};
+use crate::study::replay::replay;
+use crate::study::target::{Figure, Target};
+use clap::Args;
+use serde_json::{Value, json as value};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  laptime check --gate scenarios/serving-config.gate.toml
+  laptime check --gate gate.toml --update-baseline             keep what is found as the baseline
+  laptime check --gate gate.toml after-*.json --baseline before-1.json --baseline before-2.json --junit check.xml";
+
+/// What was typed.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Check {
+    /// Result documents to check, repeats of the same; without any, what the gate's scenario or the flags say is replayed.
+    #[arg(value_name = "RESULT")]
+    results: Vec<PathBuf>,
+    /// The file that says what must hold (docs/check.md).
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "scenario",
+        help_heading = "Question"
+    )]
+    gate: Option<PathBuf>,
+    /// Result documents to compare with, instead of the gate's; may be repeated.
+    #[arg(long, value_name = "RESULT", help_heading = "Question")]
+    baseline: Vec<PathBuf>,
+    /// Write what was found to the gate's baseline, and pass.
+    #[arg(long, help_heading = "Question")]
+    update_baseline: bool,
+    /// A respect in which results and baseline are meant to differ; may be repeated.
+    #[arg(long, value_name = "AXIS", value_parser = Axis::parse, help_heading = "Question")]
+    across: Vec<Axis>,
+    #[command(flatten)]
+    asked: Asked,
+    /// Write the answer as JSON to PATH, or to the standard output for `-`.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    json: Option<PathBuf>,
+    /// Write the answer as JUnit XML to PATH.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    junit: Option<PathBuf>,
+    /// Write the answer as Markdown to PATH.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    markdown: Option<PathBuf>,
+    /// Annotate as GitHub's runner understands, and append to its step summary.
+    #[arg(long, help_heading = "Output")]
+    github: bool,
+}
+
+impl Check {
+    /// Checks and reports.
+    pub(super) fn run(self) -> Result<Exit, Error> {
+        let Some(path) = self.gate.clone() else {
+            return Err(Error::usage("the scenario names no `gate`").with_help("add --gate FILE"));
+        };
+        let read = GateFile::read(&path).map_err(|error| {
+            Error::usage(error.to_string()).with_help("docs/check.md describes the file")
+        })?;
+        let (gate, mut across) = meant(&path, &read)?;
+        across.extend(&self.across);
+        talk::note(
+            self.asked.quiet || read.about.is_none(),
+            read.about.as_deref().unwrap_or_default(),
+        );
+        let (what, documents) = self.found()?;
+        let found = figures(&documents)?;
+        if self.update_baseline {
+            return update(&read, &path, &documents);
+        }
+        let baseline = self.baseline(&read, &path)?;
+        for old in &baseline {
+            let mut pair: Vec<Figures> = vec![old.clone()];
+            pair.extend(found.iter().cloned());
+            results::check_alike(&pair, &across)?;
+        }
+        let findings = gate::judge(&gate, &found, &baseline, self.asked.seed);
+        let name = path
+            .file_stem()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy();
+        let title = Title {
+            gate: name.trim_end_matches(".gate"),
+            what: &what,
+        };
+        self.deliver(title, &findings)?;
+        Ok(match gate::verdict(&findings) {
+            Verdict::Fail => Exit::Gate,
+            Verdict::Pass | Verdict::Unclear => Exit::Done,
+        })
+    }
+
+    /// Returns the results to check as documents, read or replayed, and what they are called.
+    fn found(&self) -> Result<(String, Vec<Value>), Error> {
+        let mut documents = Vec::new();
+        for path in &self.results {
+            let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
+            let bytes = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let read: Value =
+                serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+            documents.extend(single(read));
+        }
+        if documents.is_empty() {
+            let loaded = self.asked.load()?;
+            let rigs = loaded.build()?;
+            let workload = self.asked.workload(&loaded.trace, loaded.habits)?;
+            for rig in rigs {
+                let replayed = replay(&loaded.trace, &workload, rig, &mut Vec::new());
+                let mut bytes = Vec::new();
+                let written = json::write(&mut bytes, &[replayed], true);
+                written.map_err(|source| Error::write(Path::new("memory"), source))?;
+                documents.extend(serde_json::from_slice::<Value>(&bytes).ok());
+            }
+        }
+        let mut rigs: Vec<String> = documents
+            .iter()
+            .map(|one| {
+                one["operating_point"]["rig"]
+                    .as_str()
+                    .unwrap_or("a live engine")
+                    .to_string()
+            })
+            .collect();
+        rigs.dedup();
+        Ok((rigs.join(", "), documents))
+    }
+
+    fn baseline(&self, read: &GateFile, path: &Path) -> Result<Vec<Figures>, Error> {
+        let typed = !self.baseline.is_empty();
+        let paths = if typed {
+            &self.baseline
+        } else {
+            &read.baseline
+        };
+        let needed = !read.tolerances.is_empty() || !read.exact.is_empty();
+        if needed && paths.is_empty() {
+            talk::warning(&format!(
+                "{} compares with a baseline and names none",
+                path.display()
+            ));
+        }
+        let mut all = Vec::new();
+        for one in paths {
+            if !typed && !one.exists() {
+                return Err(
+                    Error::input(format!("the baseline {} is not there", one.display()))
+                        .with_help("--update-baseline writes it from what is found now"),
+                );
+            }
+            all.extend(results::read(one)?);
+        }
+        Ok(all)
+    }
+
+    fn deliver(&self, title: Title<'_>, findings: &[gate::Finding]) -> Result<(), Error> {
+        let write = |path: &Option<PathBuf>, text: String| match path {
+            Some(path) => Out::open(path)?.write(|out| out.write_all(text.as_bytes())),
+            None => Ok(()),
+        };
+        write(&self.junit, report::junit(title, findings))?;
+        write(&self.markdown, report::markdown(title, findings))?;
+        if self.github {
+            // The runner reads either stream; the answer has the standard output to itself.
+            let _ = std::io::stderr().write_all(report::annotations(title, findings).as_bytes());
+            if let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").map(PathBuf::from) {
+                let opened = fs::OpenOptions::new().append(true).create(true).open(&path);
+                let text = report::markdown(title, findings);
+                let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+                written.map_err(|source| Error::write(&path, source))?;
+            }
+        }
+        let json = self.json.as_deref().map(Out::open).transpose()?;
+        let silent = json.as_ref().is_some_and(Out::is_stdout);
+        if let Some(json) = json {
+            let document = report::document(title, findings);
+            json.write(|mut out| json::write_value(&mut out, &document))?;
+        }
+        if silent {
+            return Ok(());
+        }
+        output::print(&report::render(title, findings))
+    }
+}
+
+/// Returns the results in a document one by one.
+fn single(mut document: Value) -> Vec<Value> {
+    match document.get_mut("results").map(Value::take) {
+        Some(Value::Array(results)) => results,
+        _ => vec![document],
+    }
+}
+
+fn figures(documents: &[Value]) -> Result<Vec<Figures>, Error> {
+    let one = |value: &Value| {
+        let read = document::read(value.to_string().as_bytes());
+        read.map_err(|what| Error::input(format!("a result cannot be used: {what}")))
+    };
+    let all: Result<Vec<Vec<Figures>>, Error> = documents.iter().map(one).collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// Writes results to where the gate looks for its baseline.
+fn update(read: &GateFile, path: &Path, documents: &[Value]) -> Result<Exit, Error> {
+    let [baseline] = read.baseline.as_slice() else {
+        let told = format!("{} must name one `baseline` to be updated", path.display());
+        return Err(Error::usage(told).with_help("such as baseline = \"baseline.json\""));
+    };
+    let all = value!({
+        "schema": json::RESULTS,
+        "laptime_version": env!("CARGO_PKG_VERSION"),
+        "results": documents,
+    });
+    let document = if let [one] = documents { one } else { &all };
+    Out::open(baseline)?.write(|mut out| {
+        serde_json::to_writer(&mut out, document)?;
+        out.write_all(b"\n")
+    })?;
+    talk::note(
+        false,
+        &format!(
+            "{} holds {} now",
+            baseline.display(),
+            crate::report::text::counted(documents.len() as u64, "result")
+        ),
+    );
+    Ok(Exit::Done)
+}
+
+/// Returns what the entries of a gate file mean.
+fn meant(path: &Path, read: &GateFile) -> Result<(Gate, Vec<Axis>), Error> {
+    fn all<T>(
+        path: &Path,
+        entries: &[Entry],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, Error> {
+        let one = |entry: &Entry| {
+            parse(&entry.text)
+                .map_err(|why| Error::usage(format!("{}:{}: {why}", path.display(), entry.line)))
+        };
+        entries.iter().map(one).collect()
+    }
+    let tolerance = |text: &str| {
+        let (figure, limit) = text
+            .split_once('=')
+            .ok_or("expected a figure and a percentage")?;
+        let share = limit
+            .trim()
+            .strip_suffix('%')
+            .and_then(|it| it.trim().parse::<f64>().ok());
+        let share = share.filter(|share| share.is_finite() && *share >= 0.0);
+        let share = share.ok_or_else(|| {
+            format!("`{figure}` may get worse by `{limit}`; expected a percentage such as \"5%\"")
+        })?;
+        Ok((Figure::parse(figure)?, share / 100.0))
+    };
+    let gate = Gate {
+        targets: all(path, &read.targets, Target::parse)?,
+        tolerances: all(path, &read.tolerances, tolerance)?,
+        exact: all(path, &read.exact, Figure::parse)?,
+        confidence: read.confidence.unwrap_or(0.95),
+        interleaved: read.interleaved,
+    };
+    if gate.targets.iter().any(Target::needs_solo) {
+        return Err(Error::usage(format!(
+            "{}: a gate knows no single agent to compare with",
+            path.display()
+        ))
+        .with_help("write the limit as a time or a number"));
+    }
+    if gate.targets.is_empty() && gate.tolerances.is_empty() && gate.exact.is_empty() {
+        return Err(Error::usage(format!("{} checks nothing", path.display()))
+            .with_help("give it `target`, `tolerance` or `exact`"));
+    }
+    Ok((gate, all(path, &read.across, Axis::parse)?))
+}
