@@ -5,6 +5,7 @@
 //! `docs/scenario-format.md` describes the format.
 
 pub mod gate;
+pub mod grid;
 
 use crate::catalog::suggest::{question, suggest};
 use crate::units::Span;

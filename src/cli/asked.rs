@@ -9,7 +9,7 @@ use crate::fleet;
 use crate::report::text::counted;
 use crate::rig::Rig;
 use crate::study::figures::{Ground, RigSpec};
-use crate::study::habits::Habits;
+use crate::study::habits::{Habits, PREFIX};
 use crate::study::replay::Workload;
 use crate::trace::Trace;
 use crate::units::Span;
@@ -182,6 +182,16 @@ impl Asked {
             catalog,
             seed: self.seed,
         })
+    }
+
+    /// Returns what is the same for all that replays the same content: its recordings, and what is done to them.
+    pub(super) fn ground_key(&self) -> String {
+        let habits = self.set.iter().filter(|(key, _)| key.starts_with(PREFIX));
+        let habits: Vec<_> = habits.collect();
+        format!(
+            "{:?} {:?} {habits:?} {:?}",
+            self.trace, self.block_size, self.catalog
+        )
     }
 
     /// Returns the threads on which replays run side by side.

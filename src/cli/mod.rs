@@ -16,6 +16,7 @@ mod results;
 mod rigs;
 mod scenario;
 mod size;
+mod sweep;
 mod talk;
 mod traces;
 
@@ -51,6 +52,10 @@ enum Command {
     Explain(explain::Explain),
     /// Pass or fail against thresholds and a baseline.
     Check(check::Check),
+    /// Replay a grid of scenarios on all cores, a row for each cell.
+    Sweep(sweep::Sweep),
+    /// Put the rows of a sweep's shards together.
+    Merge(sweep::Merge),
     /// Say what is in a trace.
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
@@ -78,6 +83,8 @@ pub fn main() -> Exit {
         Command::Compare(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Sweep(command) => command.run(),
+        Command::Merge(command) => command.run(),
         Command::Inspect(command) => command.run().map(|()| Exit::Done),
         Command::Import(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),

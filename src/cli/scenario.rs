@@ -58,6 +58,11 @@ pub(super) fn written_out(
     Ok(Some(all))
 }
 
+/// Returns whether `laptime replay` has this flag; the others belong to commands that ask for more.
+pub(super) fn of_replay(flag: &str) -> bool {
+    !matches!(flag, "target" | "max" | "gate" | "across")
+}
+
 /// Returns the scenario that a gate file names, where results to check are not given. What is wrong with it is told later.
 fn of_gate(typed: &ArgMatches) -> Option<PathBuf> {
     let gate = typed.try_get_one::<PathBuf>("gate").ok().flatten()?;

@@ -9,6 +9,7 @@ pub mod csv;
 pub mod document;
 pub mod inspection;
 pub mod json;
+pub mod rows;
 pub mod table;
 pub mod text;
 

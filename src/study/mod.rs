@@ -13,4 +13,5 @@ pub mod replay;
 pub mod rig;
 pub mod sample;
 pub mod size;
+pub mod sweep;
 pub mod target;
