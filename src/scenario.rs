@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// The keys of a scenario. All but `about` are flags: of `laptime replay`, and the last few of commands that ask for more.
-const KEYS: [(&str, Kind); 22] = [
+const KEYS: [(&str, Kind); 23] = [
     ("about", Kind::Texts),
     ("trace", Kind::Paths),
     ("rig", Kind::Texts),
@@ -60,17 +60,29 @@ const KEYS: [(&str, Kind); 22] = [
     ("max", Kind::Whole(1)),
     ("gate", Kind::Paths),
     ("across", Kind::Texts),
+    ("figure", Kind::Texts),
 ];
 
 /// Flags that say where an answer goes or how it is made: not part of a question.
-const NOT_KEYS: [&str; 5] = ["json", "out", "no-calls", "quiet", "threads"];
+const NOT_KEYS: [&str; 10] = [
+    "json",
+    "out",
+    "no-calls",
+    "quiet",
+    "threads",
+    "baseline",
+    "update-baseline",
+    "junit",
+    "markdown",
+    "github",
+];
 
 /// What may stand in a scenario, for those who list it.
 pub fn keys() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|(key, _)| *key)
 }
 
-/// Flags of `laptime replay` that may not stand in a scenario.
+/// Flags that may not stand in a scenario.
 pub fn not_keys() -> impl Iterator<Item = &'static str> {
     NOT_KEYS.into_iter()
 }

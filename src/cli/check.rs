@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  laptime check --gate scenarios/serving-config.gate.toml
+  laptime check --gate scenarios/gates/serving-config.toml
   laptime check --gate gate.toml --update-baseline             keep what is found as the baseline
   laptime check --gate gate.toml after-*.json --baseline before-1.json --baseline before-2.json --junit check.xml";
 

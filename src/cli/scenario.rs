@@ -60,7 +60,7 @@ pub(super) fn written_out(
 
 /// Returns whether `laptime replay` has this flag; the others belong to commands that ask for more.
 pub(super) fn of_replay(flag: &str) -> bool {
-    !matches!(flag, "target" | "max" | "gate" | "across")
+    !matches!(flag, "target" | "max" | "gate" | "across" | "figure")
 }
 
 /// Returns the scenario that a gate file names, where results to check are not given. What is wrong with it is told later.

@@ -89,9 +89,11 @@ fn every_scenario_has_its_snapshots_and_no_snapshot_is_left_over() {
 
 #[test]
 fn a_scenario_can_say_all_that_flags_can() {
-    let (_, help, _) = laptime(&["replay", "--help"]);
-    let flags: BTreeSet<&str> = help
-        .lines()
+    let helps =
+        ["replay", "size", "compare", "explain", "check"].map(|name| laptime(&[name, "--help"]).1);
+    let flags: BTreeSet<&str> = helps
+        .iter()
+        .flat_map(|help| help.lines())
         .filter_map(|line| {
             line.trim_start()
                 .trim_start_matches("-q, ")

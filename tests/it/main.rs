@@ -2,11 +2,14 @@
 
 mod accuracy;
 mod agent;
+mod answers;
 mod bound;
+mod causes;
 mod cli;
 mod documents;
 mod engine_runs;
 mod fuzz_trace;
+mod gate;
 mod golden;
 mod habits;
 mod import;
