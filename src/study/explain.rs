@@ -15,6 +15,7 @@ use super::target::Figure;
 use crate::agent::Pace;
 use crate::catalog::{Catalog, Model};
 use crate::fleet::Plan;
+use crate::known::Trust;
 use crate::metrics::lap::{Bottleneck, LapParts};
 use crate::operating_point::OperatingPoint;
 use crate::units::Span;
@@ -385,6 +386,43 @@ fn fewer_bits(point: &OperatingPoint, catalog: &Catalog) -> Option<Change> {
     Some(Change::Model(found.name.clone()))
 }
 
+/// How a rig may differ from what is predicted of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Uncertainty {
+    /// The rig as slow as it may be.
+    pub slow: Change,
+    /// The rig as fast as it may be.
+    pub fast: Change,
+    /// How that is known, to be read after "as".
+    pub by: &'static str,
+}
+
+/// Returns how a rig may differ: by its held-out error, or, for a roofline, by the efficiencies that are published.
+///
+/// A roofline takes 0.78 of bandwidth and 0.5 of arithmetic; 0.65 to 0.87 and 0.4 to 0.65 are published (see
+/// [`crate::rig::roofline::typical`]).
+pub fn uncertainty(point: &OperatingPoint) -> Option<Uncertainty> {
+    if let Some((low, high)) = point.error_interval {
+        return Some(Uncertainty {
+            slow: Change::set("rig.time_scale", &high.to_string()),
+            fast: Change::set("rig.time_scale", &low.to_string()),
+            by: "held-out measurements allow",
+        });
+    }
+    let scales = |bandwidth: &str, compute: &str| {
+        Change::Set(vec![
+            ("rig.bandwidth_scale".to_string(), bandwidth.to_string()),
+            ("rig.compute_scale".to_string(), compute.to_string()),
+        ])
+    };
+    let roofline = point.trust == Trust::Estimate && point.name != RECORDED;
+    roofline.then(|| Uncertainty {
+        slow: scales("0.83", "0.8"),
+        fast: scales("1.12", "1.3"),
+        by: "the efficiencies published for such machines allow",
+    })
+}
+
 /// What makes a loop slower than it need be on its rig.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
@@ -534,13 +572,13 @@ pub fn explain(
 ) -> Result<Explained, RigError> {
     tried();
     let simulated = ground.evaluate(rig, plan)?;
-    let ends = simulated.point.error_interval;
-    let factors: Vec<f64> = ends.map_or(Vec::new(), |(fast, slow)| vec![fast, slow]);
-    let bases: Result<Vec<(RigSpec, Figures)>, RigError> = factors
+    let ends = uncertainty(&simulated.point);
+    let ends = ends.map_or(Vec::new(), |ends| vec![ends.slow, ends.fast]);
+    let bases: Result<Vec<(RigSpec, Figures)>, RigError> = ends
         .par_iter()
-        .map(|factor| {
+        .map(|end| {
             tried();
-            let off = Change::set("rig.time_scale", &factor.to_string()).of(rig);
+            let off = end.of(rig);
             let figures = ground.evaluate(&off, plan)?;
             Ok((off, figures))
         })

@@ -4,7 +4,7 @@
 //! that does not. Figures over few laps jump about, and a curve may dip where lanes and sessions fit each other; so every
 //! size near the limit is tried, and a gap between sizes is passed over only where both its ends are well beyond it.
 
-use super::explain::{Change, Lever};
+use super::explain::{Change, Lever, uncertainty};
 use super::figures::{Figures, Ground, RigSpec};
 use super::rig::RigError;
 use super::target::Target;
@@ -102,6 +102,17 @@ fn open_gaps(found: &Search) -> Vec<u32> {
     next
 }
 
+/// The sizes if the rig is as slow, and as fast, as it may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// The smaller.
+    pub low: u32,
+    /// The larger.
+    pub high: u32,
+    /// How that is known, to be read after "as".
+    pub by: &'static str,
+}
+
 /// How many agents one rig carries.
 #[derive(Clone, Debug)]
 pub struct Sized {
@@ -111,8 +122,8 @@ pub struct Sized {
     pub search: Search,
     /// The figures of what was tried.
     pub curve: BTreeMap<u32, Figures>,
-    /// The sizes if the rig is as fast, and as slow, as held-out measurements allow; nothing where that is not known.
-    pub range: Option<(u32, u32)>,
+    /// The sizes that the rig may carry, as far as it is known; nothing where that is not.
+    pub range: Option<Range>,
     /// What one change would do one agent beyond the edge, the most helpful first; empty where nothing fails.
     pub beyond: Vec<(Lever, f64)>,
 }
@@ -153,24 +164,28 @@ pub fn size(
     tried: &(dyn Fn() + Sync),
 ) -> Result<Sized, RigError> {
     let (search, curve) = one_search(ground, rig, plan, targets, max, tried)?;
-    let interval = curve
+    let ends = curve
         .values()
         .next()
-        .and_then(|one| one.point.error_interval);
-    let ends = interval.map(|(fast, slow)| {
-        let end = |factor: f64| {
-            let changed = Change::set("rig.time_scale", &factor.to_string()).of(rig);
-            let (search, _) = one_search(ground, &changed, plan, targets, max, tried)?;
+        .and_then(|one| uncertainty(&one.point));
+    let range = ends.map(|ends| {
+        let end = |change: &Change| {
+            let (search, _) = one_search(ground, &change.of(rig), plan, targets, max, tried)?;
             Ok::<u32, RigError>(search.best().unwrap_or(0))
         };
-        let (slow, fast) = rayon::join(|| end(slow), || end(fast));
-        Ok::<_, RigError>((slow?, fast?))
+        let (slow, fast) = rayon::join(|| end(&ends.slow), || end(&ends.fast));
+        let (slow, fast) = (slow?, fast?);
+        Ok::<_, RigError>(Range {
+            low: slow.min(fast),
+            high: slow.max(fast),
+            by: ends.by,
+        })
     });
     let mut sized = Sized {
         rig: rig.clone(),
         search,
         curve,
-        range: ends.transpose()?,
+        range: range.transpose()?,
         beyond: Vec::new(),
     };
     if let Some((edge, figures)) = sized.edge() {

@@ -327,6 +327,42 @@ fn shards_in_any_order_give_the_bytes_of_one_sweep() {
 }
 
 #[test]
+fn the_parquet_file_says_what_the_csv_says() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::RowAccessor;
+    let lab = Lab::new();
+    grid(&lab);
+    assert_eq!(
+        lab.run(&["sweep", "grid.toml", "--out=rows", "-q"]).code,
+        Some(0)
+    );
+    let table = fs::read_to_string(lab.path("rows").join("cells.csv")).unwrap();
+    let mut lines = csv::Reader::from_reader(table.as_bytes());
+    let column = |name: &str| {
+        table
+            .lines()
+            .next()
+            .unwrap()
+            .split(',')
+            .position(|head| head == name)
+            .unwrap()
+    };
+    let (agents, wall) = (column("agents"), column("wall_s"));
+    let file = fs::File::open(lab.path("rows").join("cells.parquet")).unwrap();
+    let packed = SerializedFileReader::new(file).unwrap();
+    let rows = packed.get_row_iter(None).unwrap().map(Result::unwrap);
+    let mut count = 0;
+    for (row, line) in rows.zip(lines.records()) {
+        let line = line.unwrap();
+        assert_eq!(row.get_long(0).unwrap().to_string(), line[0]);
+        assert_eq!(row.get_string(agents).unwrap(), &line[agents]);
+        assert_eq!(row.get_double(wall).ok(), line[wall].parse().ok());
+        count += 1;
+    }
+    assert_eq!(count, 36);
+}
+
+#[test]
 fn a_sweep_that_was_killed_goes_on_to_the_same_bytes() {
     let lab = Lab::new();
     grid(&lab);

@@ -47,8 +47,11 @@ fn trace(sessions: &[Planted]) -> Trace {
             let prompt = match (lap, renders_anew) {
                 (0, _) => format!("{{\"tokens\":{tokens},\"append\":[{{\"tokens\":{tokens}}}]}}"),
                 (_, false) => {
-                    tokens += output + each;
-                    format!("{{\"tokens\":{tokens},\"append\":[{{\"tokens\":{each}}}]}}")
+                    let keep = tokens + output;
+                    tokens = keep + each;
+                    format!(
+                        "{{\"tokens\":{tokens},\"keep\":{keep},\"append\":[{{\"tokens\":{each}}}]}}"
+                    )
                 }
                 (_, true) => {
                     let again = tokens - 1000;

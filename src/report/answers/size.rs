@@ -5,7 +5,7 @@ use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
 use crate::report::text::counted;
 use crate::study::figures::Figures;
 use crate::study::size::Sized;
-use crate::study::target::Target;
+use crate::study::target::{Figure, Target};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use std::fmt::Write;
 pub fn render(all: &[Sized], targets: &[Target], max: u32, look: Look) -> String {
     let mut text = String::new();
     if all.len() > 1 {
-        text += &table(all, targets, look);
+        text += &table(all, targets);
     }
     for sized in all {
         if !text.is_empty() {
@@ -33,9 +33,8 @@ fn agents(sized: &Sized, max: u32) -> String {
 }
 
 fn range(sized: &Sized) -> String {
-    sized.range.map_or(UNKNOWN.to_string(), |(low, high)| {
-        let (low, high) = (low.min(high), high.max(low));
-        format!("{low} to {high}")
+    sized.range.map_or(UNKNOWN.to_string(), |range| {
+        format!("{} to {}", range.low, range.high)
     })
 }
 
@@ -49,7 +48,7 @@ fn binds(sized: &Sized) -> &'static str {
     named.unwrap_or(queue.map_or(UNKNOWN, crate::metrics::lap::Bottleneck::word))
 }
 
-fn table(all: &[Sized], targets: &[Target], look: Look) -> String {
+fn table(all: &[Sized], targets: &[Target]) -> String {
     let mut table = Table::new([
         Align::Left,
         Align::Right,
@@ -73,7 +72,6 @@ fn table(all: &[Sized], targets: &[Target], look: Look) -> String {
         "Wh/run",
         "known",
     ]));
-    let _ = look;
     for sized in all {
         let figure = |name: &str| {
             sized
@@ -153,9 +151,13 @@ fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
             }
         }
     }
-    if sized.range.is_some() {
-        let by = "if the rig is as slow, or as fast, as held-out measurements allow";
-        text += &line("range", &format!("{} agents {by}", range(sized)));
+    if let Some(found) = sized.range {
+        let told = format!(
+            "{} agents if the rig is as slow, or as fast, as {}",
+            range(sized),
+            found.by
+        );
+        text += &line("range", &told);
     }
     if let Some(any) = sized.curve.values().next() {
         text += &line("known", &wrapped(&how_known(any), look.width, 9));
@@ -170,33 +172,34 @@ fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
 /// The sizes around the edge, and the way there in powers of two.
 fn curve(sized: &Sized, targets: &[Target]) -> String {
     let best = sized.search.best().unwrap_or(0);
-    let mut aligns = vec![Align::Right; targets.len() + 4];
+    let mut figures: Vec<Figure> = Vec::new();
+    let told = targets.iter().map(|target| target.figure.clone());
+    for figure in told.chain(["run_s.p50", "ttft_s.p95", "runs_per_h"].map(known)) {
+        if !figures.contains(&figure) {
+            figures.push(figure);
+        }
+    }
+    let mut aligns = vec![Align::Right; figures.len() + 1];
     aligns.push(Align::Left);
     let mut table = Table::new(aligns);
-    let names = targets.iter().map(|target| target.figure.name());
-    let names =
-        std::iter::once("agents")
-            .chain(names)
-            .chain(["run_s.p50", "ttft_s.p95", "runs/h", ""]);
+    let names = figures.iter().map(Figure::name);
+    let names = std::iter::once("agents").chain(names).chain([""]);
     table.row(names.map(|name| Cell::from(name).styled(FAINT)));
     let near = |size: u32| {
-        size.abs_diff(best) <= 2 || size.is_power_of_two() && size <= best.saturating_mul(2).max(2)
+        let on_the_way = size.is_power_of_two() && size <= best.saturating_mul(2).max(2);
+        size.abs_diff(best) <= 2 || on_the_way
     };
     for (&size, found) in sized.curve.iter().filter(|(size, _)| near(**size)) {
-        let holds = sized
-            .search
-            .strains
-            .get(&size)
-            .is_some_and(|strain| *strain <= 1.0);
+        let strain = sized.search.strains.get(&size);
+        let holds = strain.is_some_and(|strain| *strain <= 1.0);
         let style = if size == best {
             ANSWER
         } else {
             anstyle::Style::new()
         };
-        let figures = targets.iter().map(|target| shown(&target.figure, found));
-        let more = ["run_s.p50", "ttft_s.p95", "runs_per_h"].map(|name| shown(&known(name), found));
         let verdict = if holds { "holds" } else { "does not" };
-        let cells = std::iter::once(size.to_string()).chain(figures).chain(more);
+        let values = figures.iter().map(|figure| shown(figure, found));
+        let cells = std::iter::once(size.to_string()).chain(values);
         let cells = cells.map(|cell| Cell::from(cell).styled(style));
         table.row(cells.chain([Cell::from(verdict).styled(FAINT)]));
     }
@@ -276,7 +279,7 @@ pub fn document(all: &[Sized], targets: &[Target], max: u32, seed: u64) -> Value
         json!({
             "rig": sized.rig.0,
             "agents": sized.best().map(|(best, _)| best),
-            "range": sized.range.map(|(low, high)| [low.min(high), high.max(low)]),
+            "range": sized.range.map(|range| [range.low, range.high]),
             "binds": sized.edge().map(|_| binds(sized)),
             "holes": sized.search.holes(),
             "trust": sized.curve.values().next().map(|one| one.point.trust.word()),

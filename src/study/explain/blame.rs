@@ -49,7 +49,10 @@ pub fn slowest(of: &Figures, count: usize) -> Vec<SlowLap> {
     told.collect()
 }
 
-/// Returns the place in the trace of the session that keeps the engine busiest, for itself and for each run of it.
+/// A run is greedy from so many times what the median of the others takes of the engine.
+const GREEDY: u64 = 2;
+
+/// Returns the place in the trace of the session whose run keeps the engine busy far longer than others do, if any does.
 pub(super) fn greediest(of: &Figures) -> Option<usize> {
     let rows = of.rows.as_ref()?;
     let mut busy: BTreeMap<RunId, Span> = BTreeMap::new();
@@ -64,11 +67,15 @@ pub(super) fn greediest(of: &Figures) -> Option<usize> {
         ];
         *busy.entry(call.lap.run).or_default() += own.into_iter().sum();
     }
-    let longest = busy
-        .iter()
-        .max_by_key(|(run, span)| (**span, std::cmp::Reverse(**run)))?;
-    let row = of.runs.iter().find(|row| row.run == *longest.0)?;
-    Some(row.session as usize)
+    let mut order: Vec<(Span, std::cmp::Reverse<RunId>)> = busy
+        .into_iter()
+        .map(|(run, span)| (span, std::cmp::Reverse(run)))
+        .collect();
+    order.sort_unstable();
+    let (longest, std::cmp::Reverse(run)) = order.pop()?;
+    let usual = order.get(order.len() / 2)?.0;
+    let row = of.runs.iter().find(|row| row.run == run)?;
+    (longest.0 >= usual.0.saturating_mul(GREEDY)).then_some(row.session as usize)
 }
 
 fn why(of: &Figures, rows: &Rows, lap: &Lap, mostly: Bottleneck) -> String {
