@@ -13,7 +13,6 @@ use crate::study::gate::{self, Gate, Verdict};
 use crate::study::replay::replay;
 use crate::study::target::{Figure, Target};
 use clap::Args;
-use serde_json::{Value, json as value};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -79,8 +78,11 @@ impl Check {
             self.asked.quiet || read.about.is_none(),
             read.about.as_deref().unwrap_or_default(),
         );
-        let (what, documents) = self.found()?;
+        let documents = self.found()?;
         let found = figures(&documents)?;
+        let mut names: Vec<&str> = found.iter().map(|one| one.point.name.as_str()).collect();
+        names.dedup();
+        let what = names.join(", ");
         if self.update_baseline {
             return update(&read, &path, &documents);
         }
@@ -106,15 +108,13 @@ impl Check {
         })
     }
 
-    /// Returns the results to check as documents, read or replayed, and what they are called.
-    fn found(&self) -> Result<(String, Vec<Value>), Error> {
+    /// Returns the results to check as documents, read or replayed.
+    fn found(&self) -> Result<Vec<String>, Error> {
         let mut documents = Vec::new();
         for path in &self.results {
             let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
             let bytes = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            let read: Value =
-                serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-            documents.extend(single(read));
+            documents.extend(document::split(&bytes).map_err(wrong)?);
         }
         if documents.is_empty() {
             let loaded = self.asked.load()?;
@@ -125,20 +125,10 @@ impl Check {
                 let mut bytes = Vec::new();
                 let written = json::write(&mut bytes, &[replayed], true);
                 written.map_err(|source| Error::write(Path::new("memory"), source))?;
-                documents.extend(serde_json::from_slice::<Value>(&bytes).ok());
+                documents.push(String::from_utf8_lossy(&bytes).trim_end().to_string());
             }
         }
-        let mut rigs: Vec<String> = documents
-            .iter()
-            .map(|one| {
-                one["operating_point"]["rig"]
-                    .as_str()
-                    .unwrap_or("a live engine")
-                    .to_string()
-            })
-            .collect();
-        rigs.dedup();
-        Ok((rigs.join(", "), documents))
+        Ok(documents)
     }
 
     fn baseline(&self, read: &GateFile, path: &Path) -> Result<Vec<Figures>, Error> {
@@ -198,17 +188,9 @@ impl Check {
     }
 }
 
-/// Returns the results in a document one by one.
-fn single(mut document: Value) -> Vec<Value> {
-    match document.get_mut("results").map(Value::take) {
-        Some(Value::Array(results)) => results,
-        _ => vec![document],
-    }
-}
-
-fn figures(documents: &[Value]) -> Result<Vec<Figures>, Error> {
-    let one = |value: &Value| {
-        let read = document::read(value.to_string().as_bytes());
+fn figures(documents: &[String]) -> Result<Vec<Figures>, Error> {
+    let one = |text: &String| {
+        let read = document::read(text.as_bytes());
         read.map_err(|what| Error::input(format!("a result cannot be used: {what}")))
     };
     let all: Result<Vec<Vec<Figures>>, Error> = documents.iter().map(one).collect();
@@ -216,21 +198,13 @@ fn figures(documents: &[Value]) -> Result<Vec<Figures>, Error> {
 }
 
 /// Writes results to where the gate looks for its baseline.
-fn update(read: &GateFile, path: &Path, documents: &[Value]) -> Result<Exit, Error> {
+fn update(read: &GateFile, path: &Path, documents: &[String]) -> Result<Exit, Error> {
     let [baseline] = read.baseline.as_slice() else {
         let told = format!("{} must name one `baseline` to be updated", path.display());
         return Err(Error::usage(told).with_help("such as baseline = \"baseline.json\""));
     };
-    let all = value!({
-        "schema": json::RESULTS,
-        "laptime_version": env!("CARGO_PKG_VERSION"),
-        "results": documents,
-    });
-    let document = if let [one] = documents { one } else { &all };
-    Out::open(baseline)?.write(|mut out| {
-        serde_json::to_writer(&mut out, document)?;
-        out.write_all(b"\n")
-    })?;
+    let text = document::join(documents);
+    Out::open(baseline)?.write(|out| out.write_all(text.as_bytes()))?;
     talk::note(
         false,
         &format!(

@@ -7,6 +7,7 @@ use super::output::{self, Target as Out};
 use super::talk::{self, Tried};
 use crate::error::{Error, Exit};
 use crate::fleet::Plan;
+use crate::metrics::lap::Bottleneck;
 use crate::report::rows::{self, Column, Rows};
 use crate::report::table::{Align, Cell, Table};
 use crate::report::text::counted;
@@ -317,7 +318,7 @@ fn row(cell: usize, planned: &Planned, grounds: &[Loaded], figures: &[Figure]) -
             } else {
                 "ok"
             };
-            let binds = found.summary.parts.binds().map_or("", |what| what.word());
+            let binds = found.summary.parts.binds().map_or("", Bottleneck::word);
             row.extend([status, found.point.trust.word(), binds].map(ToString::to_string));
             let values = sweep::values(&found, figures).into_iter();
             row.extend(values.map(|value| value.map_or(String::new(), |value| value.to_string())));
@@ -470,7 +471,8 @@ impl Merge {
             for entry in fs::read_dir(folder).map_err(wrong)? {
                 let path = entry.map_err(wrong)?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if name.starts_with("shard-") && name.ends_with(".jsonl") {
+                let journal = path.extension().is_some_and(|ending| ending == "jsonl");
+                if name.starts_with("shard-") && journal {
                     paths.push(path);
                 }
             }

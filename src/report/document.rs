@@ -23,19 +23,43 @@ use std::collections::BTreeMap;
 
 /// Returns the results in a document, or what is wrong with it.
 pub fn read(bytes: &[u8]) -> Result<Vec<Figures>, String> {
-    let document: Value = serde_json::from_slice(bytes)
+    single(bytes)?.into_iter().map(one).collect()
+}
+
+/// Returns each result in a document as a document of its own.
+pub fn split(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let texts = single(bytes)?.into_iter().map(|one| one.to_string());
+    Ok(texts.collect())
+}
+
+/// Returns one document that holds these, each a document of one result.
+pub fn join(documents: &[String]) -> String {
+    if let [one] = documents {
+        return format!("{one}\n");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let results = documents.join(",\n");
+    format!(
+        "{{\"schema\":\"{RESULTS}\",\"laptime_version\":\"{version}\",\"results\":[\n{results}\n]}}\n"
+    )
+}
+
+fn single(bytes: &[u8]) -> Result<Vec<Value>, String> {
+    let mut document: Value = serde_json::from_slice(bytes)
         .map_err(|error| format!("{}: is no JSON document: {error}", error.line()))?;
     let schema = document["schema"].as_str().unwrap_or("none");
-    if schema == RESULTS {
-        let results = document["results"].as_array().cloned().unwrap_or_default();
-        return results.into_iter().map(one).collect();
+    if schema == RESULT {
+        return Ok(vec![document]);
     }
-    if schema != RESULT {
+    if schema != RESULTS {
         return Err(format!(
             "schema is {schema}; expected {RESULT} or {RESULTS}"
         ));
     }
-    Ok(vec![one(document)?])
+    match document["results"].take() {
+        Value::Array(results) => Ok(results),
+        _ => Err("`results` is no list".to_string()),
+    }
 }
 
 fn one(document: Value) -> Result<Figures, String> {

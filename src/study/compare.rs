@@ -373,7 +373,7 @@ pub fn usual(all: &[Figures]) -> Vec<Figure> {
         .collect()
 }
 
-/// Returns how many of each name there are already, for names that tell results apart.
+/// Returns the names, with a number behind those that come again, so that they tell results apart.
 pub fn told_apart(names: &[String]) -> Vec<String> {
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     let one = |name: &'_ String| name.clone();

@@ -1,8 +1,8 @@
 //! Figures by name, and targets that they are held to: `lap_s.p95<=30s`, `run_s.p50<=2x solo`, `share(lap_s<=30s)>=95%`.
 
 use super::figures::Figures;
-use crate::metrics::Summary;
 use crate::metrics::stats::percentile;
+use crate::metrics::{CallRow, Summary};
 use crate::units::{Span, three_digits};
 use std::fmt;
 
@@ -257,8 +257,8 @@ fn spans(of: &Figures, over: Over) -> Option<Vec<Span>> {
     Some(match over {
         Over::Run => of.run_spans().into_values().collect(),
         Over::Lap => rows?.laps.iter().map(|lap| lap.parts.total()).collect(),
-        Over::Ttft => rows?.calls.iter().filter_map(|row| row.ttft()).collect(),
-        Over::Itl => rows?.calls.iter().filter_map(|row| row.itl()).collect(),
+        Over::Ttft => rows?.calls.iter().filter_map(CallRow::ttft).collect(),
+        Over::Itl => rows?.calls.iter().filter_map(CallRow::itl).collect(),
     })
 }
 

@@ -1,11 +1,13 @@
 //! Planted causes: a trace or a rig with one thing wrong, which the explanation must name before all else.
 
+use laptime::agent::Conduct;
 use laptime::catalog::Catalog;
 use laptime::fleet::{Plan, Share};
 use laptime::study::explain::{Cause, Explained, explain};
 use laptime::study::figures::Ground;
 use laptime::trace::Trace;
 use laptime::trace::read;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const RIG: &str = "h100/vllm/llama-3.1-8b-bf16";
@@ -75,7 +77,7 @@ fn explained(sessions: &[Planted], settings: &[(&str, &str)]) -> Explained {
     let (trace, catalog) = (trace(sessions), Catalog::builtin());
     let ground = Ground {
         trace: &trace,
-        habits: Default::default(),
+        habits: BTreeMap::new(),
         catalog: &catalog,
         seed: 0,
     };
@@ -83,7 +85,7 @@ fn explained(sessions: &[Planted], settings: &[(&str, &str)]) -> Explained {
         agents: sessions.len() as u32,
         runs: None,
         share: Share::Head,
-        conduct: Default::default(),
+        conduct: Conduct::default(),
     };
     let settings = settings
         .iter()

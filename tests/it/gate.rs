@@ -1,5 +1,6 @@
 //! How often a gate raises a false alarm, and how often it misses a true one: many simulated noisy comparisons.
 
+use laptime::agent::Conduct;
 use laptime::catalog::Catalog;
 use laptime::fleet::{Plan, Share};
 use laptime::metrics::stats::Quantiles;
@@ -11,6 +12,7 @@ use laptime::study::target::Figure;
 use laptime::trace::read;
 use laptime::units::{Span, Time};
 use rand_distr::{Distribution, Normal};
+use std::collections::BTreeMap;
 
 const COMPARISONS: u64 = 200;
 const NOISE: f64 = 0.05;
@@ -22,7 +24,7 @@ fn measured(runs: u32) -> Figures {
     let catalog = Catalog::builtin();
     let ground = Ground {
         trace: &trace,
-        habits: Default::default(),
+        habits: BTreeMap::new(),
         catalog: &catalog,
         seed: 0,
     };
@@ -30,7 +32,7 @@ fn measured(runs: u32) -> Figures {
         agents: 2,
         runs: Some(runs),
         share: Share::Head,
-        conduct: Default::default(),
+        conduct: Conduct::default(),
     };
     let rig = ("h100/vllm/llama-3.1-8b-bf16".to_string(), Vec::new());
     let mut figures = ground.evaluate(&rig, plan).unwrap();

@@ -130,6 +130,10 @@ fn is_one(factor: f64) -> bool {
     factor.to_bits() == 1.0_f64.to_bits()
 }
 
+/// The places of the terms for reading keys and values, and for the kernel of single short rows, among the linear ones.
+const KV: usize = 4;
+const KV_SHORT: usize = 5;
+
 /// Returns what `measured` becomes when the specification that gave `there` gives `here` instead.
 ///
 /// Each term changes by the ratio of its two estimates; a term that was measured to be nothing stays nothing.
@@ -139,10 +143,8 @@ pub(super) fn carried(
     measured: &Coefficients,
 ) -> Coefficients {
     let (mut here, there) = (here.linear(), there.linear());
-    // Rooflines have one rate for reading keys and values, whichever kernel does it.
-    const KV: usize = 4;
-    const KV_SHORT: usize = 5;
     let ratio = |here: f64, there: f64| if there > 0.0 { here / there } else { 1.0 };
+    // Rooflines have one rate for reading keys and values, whichever kernel does it.
     here[KV_SHORT] = ratio(here[KV], there[KV]);
     let mut linear = measured.linear();
     for (place, term) in linear.iter_mut().enumerate() {
