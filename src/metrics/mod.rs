@@ -176,7 +176,7 @@ pub const FAILURES: [Outcome; 3] = [
 ];
 
 /// Rows beyond these are made room for as they come.
-const MOST_ROOM: usize = 1 << 22;
+pub(crate) const MOST_ROOM: usize = 1 << 22;
 const NO_ID: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
 
@@ -283,7 +283,10 @@ pub struct Metrics {
     /// By call id: calls are numbered in the order in which they are made.
     calls: Vec<PackedCall>,
     laps: Vec<PackedLap>,
-    runs: BTreeMap<RunId, RunRow>,
+    /// In the order in which they start.
+    runs: Vec<RunRow>,
+    /// The place in `runs` of each run, by id.
+    places: Vec<u32>,
     /// The first call of the lap that each conversation is in.
     open: BTreeMap<(RunId, u32), CallId>,
     /// Further calls of the few laps that have some.
@@ -305,12 +308,13 @@ impl Metrics {
     /// Ends the taking of events and returns what they come to.
     pub fn finish(mut self) -> RunMetrics {
         let mut order: Vec<u32> = (0..self.calls.len() as u32).collect();
-        order.sort_by_key(|&call| {
+        order.sort_unstable_by_key(|&call| {
             let row = &self.calls[call as usize];
             (row.submitted, row.lap.run, call)
         });
+        self.runs.sort_unstable_by_key(|row| row.run);
         let calls = &self.calls;
-        self.laps.sort_by_key(|packed| {
+        self.laps.sort_unstable_by_key(|packed| {
             let row = &calls[packed.call.index()];
             (row.submitted, row.lap)
         });
@@ -319,7 +323,7 @@ impl Metrics {
             order,
             laps: self.laps,
             retries: self.retries,
-            runs: self.runs.into_values().collect(),
+            runs: self.runs,
             summary: Summary::empty(),
         };
         metrics.summary = metrics.summarised(self.idle_cut, self.last_end);
@@ -380,8 +384,9 @@ impl Metrics {
     }
 
     fn run(&mut self, run: RunId) -> &mut RunRow {
-        self.runs
-            .get_mut(&run)
+        let place = self.places.get(run.index());
+        place
+            .and_then(|&place| self.runs.get_mut(place as usize))
             .expect("a run starts before anything else happens in it")
     }
 }
@@ -406,8 +411,13 @@ impl Sink for Metrics {
                     laps: 0,
                     main: Span::ZERO,
                 };
-                let before = self.runs.insert(run, row);
-                assert!(before.is_none(), "{run:?} started twice");
+                if self.places.len() <= run.index() {
+                    self.places.resize(run.index() + 1, NO_ID);
+                }
+                let place = &mut self.places[run.index()];
+                assert_eq!(*place, NO_ID, "{run:?} started twice");
+                *place = self.runs.len() as u32;
+                self.runs.push(row);
             }
             Event::Called {
                 at,

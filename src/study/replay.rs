@@ -98,7 +98,7 @@ pub fn replay<'w>(
     let room = usize::try_from(workload.calls).unwrap_or(0);
     let mut metrics = Metrics::with_capacity(room);
     let mut fleet = Fleet::new(trace, workload.plan);
-    let mut served = Served::default();
+    let mut served = Served::with_capacity(room);
     let mut figures = Both(&mut metrics, &mut served);
     sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut figures));
     let mut metrics = metrics.finish();

@@ -242,10 +242,12 @@ impl<P: Pool> Vllm<P> {
             {
                 held.states.push(state);
                 self.kept_now.push(state);
-                self.kept
-                    .entry(seq.call.thread)
-                    .or_default()
-                    .push((seq.call.prompt, end));
+                let kept = self.kept.entry(seq.call.thread).or_default();
+                if kept.is_empty() {
+                    // Open loads have very many conversations of one call.
+                    kept.reserve_exact(1);
+                }
+                kept.push((seq.call.prompt, end));
             }
         }
         let chunk = if seq.decoding() { None } else { Some(tokens) };
