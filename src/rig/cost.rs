@@ -4,7 +4,9 @@
 //! them falls when rows or tokens are added: see `docs/model.md` for the equation, its units and its sources. While a
 //! batch only decodes, its cost is affine in the number of steps made, so a run of steps has a closed form.
 
+use super::book::Seq;
 use super::fine::Fine;
+use super::speculation::{Drafter, Gain, relative_cost};
 pub use crate::catalog::rig::Coefficients;
 
 /// The number of linear coefficients.
@@ -127,6 +129,10 @@ pub struct Graph {
     pub chunks: Vec<Chunk>,
     /// Whether the next graph's work overlaps this one's, on hardware that can.
     pub overlapped: bool,
+    /// What each row's passes have accepted beyond whole tokens, where drafts are verified; see [`Gain`].
+    pub fractions: Vec<u64>,
+    /// That of the longest row.
+    pub longest_fraction: u64,
 }
 
 impl Graph {
@@ -136,6 +142,23 @@ impl Graph {
         self.growth += 1;
         self.contexts += context;
         self.longest = self.longest.max(context);
+    }
+
+    /// Adds a decode row for a request.
+    pub fn add_seq(&mut self, seq: &Seq) {
+        self.add_row_at(seq.known(), seq.fraction());
+    }
+
+    /// Adds a decode row that attends to `context` tokens; `fraction` is what its passes have accepted beyond whole
+    /// tokens, where they verify drafts.
+    pub fn add_row_at(&mut self, context: u64, fraction: Option<u64>) {
+        if let Some(fraction) = fraction {
+            if (context, fraction) > (self.longest, self.longest_fraction) {
+                self.longest_fraction = fraction;
+            }
+            self.fractions.push(fraction);
+        }
+        self.add_row(context);
     }
 
     /// Returns whether a single short row is all there is, for which some engines have a kernel of its own.
@@ -222,6 +245,21 @@ pub struct StepCost {
     kv_short: Kv,
     /// What a decode pass costs before it reads any context, by its rows: asked for at every step, for every row.
     fixed: Vec<Fine>,
+    /// Drafts that decode passes verify, where there are any.
+    speculation: Option<Speculation>,
+}
+
+/// Decode passes that verify drafts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Speculation {
+    /// Drafts that a row's pass verifies.
+    pub drafts: u64,
+    /// How fast answers grow.
+    pub gain: Gain,
+    /// Where the drafts come from.
+    pub drafter: Drafter,
+    /// What a step of the model that writes them costs, where they come from one.
+    pub model: Option<Coefficients>,
 }
 
 /// How many rows a decode pass is usually asked about.
@@ -242,12 +280,27 @@ impl Kv {
         }
     }
 
-    /// Returns the cost of `times` passes of this shape, each over contexts that have grown.
-    fn steps(self, graph: &Graph, times: u64) -> Fine {
+    /// Returns the cost of `times` passes of this shape, each over contexts that have grown by what those before gained.
+    fn steps(self, graph: &Graph, times: u64, gain: Gain) -> Fine {
         let k = u128::from(times);
         let growth = u128::from(graph.growth) * (k * (k - 1) / 2);
-        let even = u128::from(graph.contexts) * k + growth;
-        let most = u128::from(graph.rows) * u128::from(graph.longest) * k + growth;
+        let mut even = u128::from(graph.contexts) * k + growth;
+        let mut most = u128::from(graph.rows) * u128::from(graph.longest) * k + growth;
+        if times > 1 && gain != Gain::default() {
+            // Contexts grow by accepted drafts too. Rows whose attention scans one stream grow by those of all.
+            let each = graph.fractions.iter();
+            let accepted: u128 = each.map(|&fraction| gain.summed(fraction, times)).sum();
+            let rows = u128::from(graph.rows);
+            let one_stream = graph.growth > graph.rows;
+            even += accepted * if one_stream { rows } else { 1 };
+            most += rows
+                * if one_stream {
+                    accepted
+                } else {
+                    // Who is longest stays longest: all grow alike, and the fraction decides between equals.
+                    gain.summed(graph.longest_fraction, times)
+                };
+        }
         Fine(self.own.0 * even + self.longest.0 * most)
     }
 }
@@ -265,11 +318,35 @@ impl StepCost {
                 coefficients.kv_short_s.unwrap_or(coefficients.kv_s),
                 coefficients.kv_imbalance,
             ),
+            speculation: None,
         };
-        let fixed = (1..=USUAL_ROWS).map(|rows| cost.decode_fixed(rows, false));
-        // A pass of no rows is never made.
-        cost.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
+        cost.note_usual();
         cost
+    }
+
+    /// Returns the cost of the same steps when every decode pass verifies drafts.
+    #[must_use]
+    pub fn speculating(mut self, speculation: Speculation) -> StepCost {
+        let drafted = speculation
+            .model
+            .map_or(0.0, |model| model.kv_s * speculation.drafts as f64);
+        let c = &self.coefficients;
+        self.kv = Kv::new(c.kv_s + drafted, c.kv_imbalance);
+        self.speculation = Some(speculation);
+        self.note_usual();
+        self
+    }
+
+    fn note_usual(&mut self) {
+        let fixed = (1..=USUAL_ROWS).map(|rows| self.decode_fixed(rows, false));
+        // A pass of no rows is never made.
+        self.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
+    }
+
+    /// Returns how fast answers grow.
+    pub fn gain(&self) -> Gain {
+        self.speculation
+            .map_or(Gain::default(), |speculation| speculation.gain)
     }
 
     /// Returns the coefficients.
@@ -314,7 +391,45 @@ impl StepCost {
             .zip(linear)
             .map(|(feature, coefficient)| feature * coefficient)
             .sum();
-        Fine::from_secs(secs) + self.kv.steps(graph, 1)
+        let chunks = self.draft_chunks_secs(graph) + self.draft_secs(graph.rows, graph.overlapped);
+        Fine::from_secs(secs + chunks) + self.kv.steps(graph, 1, Gain::default())
+    }
+
+    /// Returns what a model that writes drafts needs to read the prompts of a pass.
+    fn draft_chunks_secs(&self, graph: &Graph) -> f64 {
+        let Some(model) = self.speculation.and_then(|speculation| speculation.model) else {
+            return 0.0;
+        };
+        let prompts = Graph {
+            chunks: graph.chunks.clone(),
+            ..Graph::default()
+        };
+        let features = prompts.features(1, &model.form());
+        let each = features.iter().zip(model.linear());
+        each.map(|(feature, coefficient)| feature * coefficient)
+            .sum()
+    }
+
+    /// Returns what drafts and their verification add to a pass of `rows` rows, contexts apart.
+    ///
+    /// One row's pass costs what was measured; with more, the drafts' own experts and arithmetic come on top.
+    fn draft_secs(&self, rows: u64, overlapped: bool) -> f64 {
+        let Some(speculation) = self.speculation.filter(|_| rows > 0) else {
+            return 0.0;
+        };
+        let c = &self.coefficients;
+        let plain = decode_secs(c, rows, self.padded(rows), overlapped);
+        let measured = relative_cost(speculation.drafts, speculation.drafter) - 1.0;
+        let all = rows * (1 + speculation.drafts);
+        let missed = |tokens: u64| power(1.0 - c.expert_share, tokens);
+        let large = |tokens: f64| tokens * tokens / (tokens + c.half_tokens);
+        let more = c.experts_s * (missed(rows) - missed(all))
+            + c.token_s * (large(all as f64) - large(rows as f64));
+        let factor = if overlapped { c.overlap } else { 1.0 };
+        let model = speculation.model.map_or(0.0, |model| {
+            speculation.drafts as f64 * decode_secs(&model, rows, rows, false)
+        });
+        plain * measured + factor * more + model
     }
 
     fn decode(&self, graph: &Graph, times: u64) -> Fine {
@@ -326,38 +441,43 @@ impl StepCost {
             Some(&fixed) => fixed,
             None => self.decode_fixed(graph.rows, graph.overlapped),
         } * times;
-        if !graph.single_short(&self.form) {
-            return fixed + self.kv.steps(graph, times);
+        if self.speculation.is_some() || !graph.single_short(&self.form) {
+            return fixed + self.kv.steps(graph, times, self.gain());
         }
         let short = times.min(self.form.short_tokens - graph.contexts);
-        let mut kv = self.kv_short.steps(graph, short);
+        let mut kv = self.kv_short.steps(graph, short, Gain::default());
         if times > short {
             let mut long = Graph::default();
             long.add_row(graph.contexts + short);
-            kv += self.kv.steps(&long, times - short);
+            kv += self.kv.steps(&long, times - short, Gain::default());
         }
         fixed + kv
     }
 
+    /// Returns how many rows a batch is padded to.
+    fn padded(&self, rows: u64) -> u64 {
+        let mut sizes = self.captured.iter().copied();
+        sizes.find(|&size| size >= rows).unwrap_or(rows)
+    }
+
     /// Returns what a decode pass of `rows` rows costs before it reads any context.
     fn decode_fixed(&self, rows: u64, overlapped: bool) -> Fine {
-        let padded = self
-            .captured
-            .iter()
-            .copied()
-            .find(|&size| size >= rows)
-            .unwrap_or(rows);
-        let c = &self.coefficients;
-        let tokens = rows as f64;
-        let spread = 1.0 - power(1.0 - c.expert_share, padded);
-        let factor = if overlapped { c.overlap } else { 1.0 };
-        let secs = c.weights_s
-            + c.experts_s * spread
-            + c.row_s * padded as f64
-            + if rows > 1 { c.second_row_s } else { 0.0 }
-            + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
-        Fine::from_secs(secs * factor)
+        let plain = decode_secs(&self.coefficients, rows, self.padded(rows), overlapped);
+        Fine::from_secs(plain + self.draft_secs(rows, overlapped))
     }
+}
+
+/// Returns the seconds of a decode pass of `rows` rows, padded to `padded`, before it reads any context.
+fn decode_secs(c: &Coefficients, rows: u64, padded: u64, overlapped: bool) -> f64 {
+    let tokens = rows as f64;
+    let spread = 1.0 - power(1.0 - c.expert_share, padded);
+    let factor = if overlapped { c.overlap } else { 1.0 };
+    let secs = c.weights_s
+        + c.experts_s * spread
+        + c.row_s * padded as f64
+        + if rows > 1 { c.second_row_s } else { 0.0 }
+        + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
+    secs * factor
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod speculation;
 mod tiers;
 
 use crate::catalog::engine::SettingError;
@@ -62,6 +63,9 @@ pub enum RigError {
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
+    /// Speculative decoding was asked for in a way that cannot be simulated.
+    #[error("speculative decoding: {0}")]
+    Speculation(String),
     /// The tier of the cache has nowhere to be, or nothing is known of the way there.
     #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
     NoTier {
@@ -93,6 +97,21 @@ struct Parts<'c> {
     model: &'c Model,
 }
 
+impl<'c> Parts<'c> {
+    /// Returns the same rig with another model.
+    fn with_model<'m>(&self, model: &'m Model) -> Parts<'m>
+    where
+        'c: 'm,
+    {
+        Parts {
+            hardware: self.hardware,
+            engine: self.engine,
+            version: self.version.clone(),
+            model,
+        }
+    }
+}
+
 /// Builds the rig that `spec` names, with `settings` in force, for a replay of `content`.
 pub fn build(
     spec: &str,
@@ -111,11 +130,26 @@ pub fn build(
     if parts.engine.name == "llama.cpp" {
         tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
     }
+    let speculating = speculation::of(&parts, &values, catalog)?;
+    if let Some(speculating) = &speculating {
+        (cost.trust, cost.interval) = (Trust::Estimate, None);
+        cost.known_by = format!("{}; plain passes: {}", speculating.known_by, cost.known_by);
+    }
     let engines::Built {
         backend,
         cache,
         mut shown,
-    } = engines::build(&parts, &values, cost.coefficients, content)?;
+    } = engines::build(
+        &parts,
+        &values,
+        cost.coefficients,
+        speculating.as_ref(),
+        content,
+    )?;
+    if let Some(speculating) = &speculating {
+        let mean = format!("{:.4}", speculating.cost.gain.mean());
+        shown.insert("engine.speculative_tokens_per_pass".to_string(), mean);
+    }
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))

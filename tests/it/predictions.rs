@@ -152,6 +152,8 @@ pub(crate) fn vllm() -> vllm::Settings {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     }
 }
 
@@ -184,6 +186,7 @@ fn llama() -> llama_cpp::Settings {
         state_bytes: 0,
         host_bytes_per_sec: 5e9,
         split_over_two: false,
+        drafts: 0,
     }
 }
 

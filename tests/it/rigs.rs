@@ -32,6 +32,7 @@ pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Setting
         radix_cache: dice.percent(85),
         states,
         max_tokens: dice.pick(&[None, None, Some(20), Some(100_000)]),
+        drafts: 0,
     }
 }
 

@@ -137,6 +137,7 @@ const SGLANG: sglang::Settings = sglang::Settings {
     radix_cache: true,
     states: None,
     max_tokens: None,
+    drafts: 0,
 };
 
 fn sglang(settings: sglang::Settings) -> impl Fn(Arc<Content>) -> sglang::Sglang {
@@ -356,6 +357,7 @@ fn ollama(parallel: u64, queue: u64) -> impl Fn(Arc<Content>) -> Limited<llama_c
         state_bytes: 0,
         host_bytes_per_sec: 1e10,
         split_over_two: false,
+        drafts: 0,
     };
     move |content| {
         let server = llama_cpp::LlamaCpp::new(settings, content);

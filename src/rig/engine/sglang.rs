@@ -83,6 +83,8 @@ pub struct Settings {
     pub states: Option<States>,
     /// What clients allow an answer; nothing where they know its length.
     pub max_tokens: Option<u64>,
+    /// Drafts that each answer's part in a decode step verifies.
+    pub drafts: u64,
 }
 
 /// What the scheduler knows of a request beside the book.
@@ -132,6 +134,8 @@ impl Sglang {
     pub fn new(mut settings: Settings, content: Arc<Content>) -> Sglang {
         let page = settings.page_size;
         settings.chunked_prefill_size = settings.chunked_prefill_size.map(|size| size.max(page));
+        // SGLang does not mix where drafts are verified.
+        settings.enable_mixed_chunk &= settings.drafts == 0;
         if let Some(states) = &mut settings.states {
             states.track_interval = states.track_interval.next_multiple_of(page);
             let seats = states.room / STATES_EACH;
@@ -265,10 +269,19 @@ impl Sglang {
         }
     }
 
-    /// Returns how many pages `times` more tokens of every running answer need.
+    /// Returns how many pages an answer needs whose next pass begins at `computed` and verifies drafts.
+    fn reach(&self, computed: u64) -> u64 {
+        let drafted = self.pages(computed + 1 + self.settings.drafts);
+        drafted
+            .min(self.settings.pages)
+            .max(self.pages(computed + 1))
+    }
+
+    /// Returns how many pages `times` more decode steps of every running answer need.
     fn growth(&self, book: &Book, times: u64) -> u64 {
         let more = |id: &SeqId| {
-            let needed = self.pages(book.seq(*id).computed + times);
+            let seq = book.seq(*id);
+            let needed = self.reach(seq.computed + seq.after(times - 1));
             needed.saturating_sub(self.held[id].hold.pages())
         };
         self.running.iter().map(more).sum()
@@ -278,7 +291,7 @@ impl Sglang {
     fn decode(&mut self, book: &mut Book, step: &mut Step) {
         self.retract(book);
         for &seq in &self.running {
-            let pages = (book.seq(seq).computed + 1).div_ceil(self.settings.page_size);
+            let pages = self.reach(book.seq(seq).computed);
             let held = self.held.get_mut(&seq).expect("it runs");
             self.pool.grow(&mut held.hold, pages);
             step.rows.push(Row { seq, chunk: None });
@@ -292,8 +305,8 @@ impl Sglang {
         if !self.waiting.is_empty() && (!blocked || self.waiting.iter().any(late)) {
             return 1;
         }
-        let left = self.running.iter().map(|&id| book.seq(id).left()).min();
-        let mut most = left.unwrap_or(1).max(1);
+        let ends = self.running.iter().map(|&id| book.seq(id).passes_left());
+        let mut most = ends.min().unwrap_or(1).max(1);
         let stands = !self.waiting.is_empty() || self.chunked.is_some();
         if self.forced > 0 && stands {
             most = most.min(self.forced);
@@ -438,17 +451,16 @@ impl Engine for Sglang {
                 if done && !finished {
                     self.running.push(row.seq);
                 }
-            } else if let Some(states) = self.settings.states {
-                let last = computed / states.track_interval * states.track_interval;
-                let held = self.held.get_mut(&row.seq).expect("it runs");
-                if last > computed - times {
-                    held.tracked = last;
-                }
-                let pages = computed.div_ceil(self.settings.page_size);
-                self.pool.grow(&mut held.hold, pages);
             } else {
+                let pages = self.reach(seq.before_last_pass());
+                let before = computed - seq.grown();
                 let held = self.held.get_mut(&row.seq).expect("it runs");
-                let pages = computed.div_ceil(self.settings.page_size);
+                if let Some(states) = self.settings.states {
+                    let last = computed / states.track_interval * states.track_interval;
+                    if last > before {
+                        held.tracked = last;
+                    }
+                }
                 self.pool.grow(&mut held.hold, pages);
             }
             if finished {

@@ -1,5 +1,6 @@
 //! From settings to an engine: how much its cache holds, and what it was set to.
 
+use super::speculation::Speculating;
 use super::{Parts, RigError, Values, devices, tiers};
 use crate::catalog::{Model, SettingValue};
 use crate::rig::cost::{Coefficients, StepCost};
@@ -40,13 +41,33 @@ pub(super) fn build(
     parts: &Parts<'_>,
     values: &Values,
     coefficients: Coefficients,
+    speculating: Option<&Speculating>,
     content: &Arc<Content>,
 ) -> Result<Built, RigError> {
     let content = Arc::clone(content);
-    let plain = StepCost::new(coefficients, Vec::new());
+    // Where drafts are verified, what drafts takes memory as well.
+    let with_drafter = speculating.map(|speculating| parts.with_model(&speculating.sized));
+    let parts = with_drafter.as_ref().unwrap_or(parts);
+    let drafts = speculating.map_or(0, |speculating| speculating.cost.drafts);
+    let step_cost = |captured: Vec<u64>| {
+        // Sizes are in tokens; an answer has its drafts beside it.
+        let mut rows: Vec<u64> = captured
+            .iter()
+            .map(|tokens| tokens.div_ceil(1 + drafts))
+            .collect();
+        rows.dedup();
+        let cost = StepCost::new(coefficients, rows);
+        match speculating {
+            Some(speculating) => cost.speculating(speculating.cost),
+            None => cost,
+        }
+    };
+    let plain = step_cost(Vec::new());
     let (backend, cache, shown) = match parts.engine.name.as_str() {
         "vllm" => {
             let (mut settings, shown) = vllm_settings(parts, values);
+            settings.drafts = drafts;
+            settings.drops_last_block = speculating.is_some_and(|one| one.by_head);
             settings.offload = tiers::offload(parts, values, &settings, &coefficients)?;
             starts(&settings)?;
             let sizes = if values.on("enforce_eager") {
@@ -54,7 +75,7 @@ pub(super) fn build(
             } else {
                 captured(settings.max_num_seqs)
             };
-            let cost = StepCost::new(coefficients, sizes);
+            let cost = step_cost(sizes);
             let cache = Some(settings.cache());
             (
                 boxed(<vllm::Vllm>::new(settings, content), cost),
@@ -63,13 +84,14 @@ pub(super) fn build(
             )
         }
         "sglang" => {
-            let (settings, shown) = sglang_settings(parts, values);
+            let (mut settings, shown) = sglang_settings(parts, values);
+            settings.drafts = drafts;
             let sizes = if values.on("disable_cuda_graph") {
                 Vec::new()
             } else {
                 sglang_captured(values.count("cuda_graph_max_bs"))
             };
-            let cost = StepCost::new(coefficients, sizes);
+            let cost = step_cost(sizes);
             (
                 boxed(sglang::Sglang::new(settings, content), cost),
                 None,
@@ -85,7 +107,11 @@ pub(super) fn build(
             )
         }
         "mlx-lm" => {
-            let settings = mlx_settings(parts, values);
+            let mut settings = mlx_settings(parts, values);
+            if speculating.is_some() {
+                // With a draft model requests are served one by one.
+                (settings.decode_concurrency, settings.prompt_concurrency) = (1, 1);
+            }
             (
                 boxed(mlx_lm::MlxLm::new(settings, content), plain),
                 None,
@@ -108,11 +134,12 @@ pub(super) fn build(
             (boxed(Limited::new(server, most), plain), cache, shown)
         }
         name => {
-            let (settings, shown) = if name == "lm-studio" {
+            let (mut settings, shown) = if name == "lm-studio" {
                 lm_studio_llama(parts, values)
             } else {
                 llama_settings(parts, values)
             };
+            settings.drafts = drafts;
             let cache = Some(settings.cache());
             let server = llama_cpp::LlamaCpp::new(settings, content);
             (boxed(server, plain), cache, shown)
@@ -184,6 +211,8 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) 
         async_scheduling: values.on("async_scheduling"),
         state_blocks: memory::vllm_state_blocks(model),
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     };
     let shown = [
         ("engine.block_size", block_size),
@@ -266,6 +295,7 @@ fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, S
         // Copies between a slot and host memory are unpinned; an estimate.
         host_bytes_per_sec: if unified_memory { 2e10 } else { 5e9 },
         split_over_two: parts.hardware.devices == 2,
+        drafts: 0,
     };
     let shown = [
         ("engine.parallel", parallel),
@@ -325,6 +355,7 @@ fn llama_child(
             5e9
         },
         split_over_two: parts.hardware.devices == 2,
+        drafts: 0,
     };
     let shown = shown([("parallel", parallel), ("slot_context", slot_context)]);
     (settings, shown)
@@ -421,6 +452,7 @@ fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Sho
             track_interval: values.count("mamba_track_interval"),
         }),
         max_tokens: values.int("max_tokens"),
+        drafts: 0,
     };
     let shown = shown([
         ("context_length", context_length),

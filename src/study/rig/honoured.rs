@@ -25,6 +25,8 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "enforce_eager",
             "tensor_parallel_size",
             "kv_offloading_size",
+            "speculative_config",
+            "speculative_acceptance",
         ],
     ),
     (
@@ -42,6 +44,10 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "ctx_checkpoints",
             "checkpoint_min_step",
             "n_gpu_layers",
+            "spec_type",
+            "model_draft",
+            "draft_max",
+            "speculative_acceptance",
         ],
     ),
     (
@@ -65,6 +71,12 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "cuda_graph_max_bs",
             "max_tokens",
             "tensor_parallel_size",
+            "speculative_algorithm",
+            "speculative_num_steps",
+            "speculative_eagle_topk",
+            "speculative_num_draft_tokens",
+            "speculative_draft_model_path",
+            "speculative_acceptance",
         ],
     ),
     (
@@ -92,6 +104,9 @@ const HONOURED: [(&str, &[&str]); 7] = [
             "prefill_step_size",
             "prompt_cache_size",
             "prompt_cache_bytes",
+            "draft_model",
+            "num_draft_tokens",
+            "speculative_acceptance",
         ],
     ),
     (
