@@ -110,6 +110,7 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         request_s: 0.0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     let engine = <Vllm>::new(settings, Arc::clone(content));
     StepLoop::new(

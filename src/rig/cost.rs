@@ -4,10 +4,13 @@
 //! them falls when rows or tokens are added: see `docs/model.md` for the equation, its units and its sources. While a
 //! batch only decodes, its cost is affine in the number of steps made, so a run of steps has a closed form.
 
+mod drafts;
+
 use super::book::Seq;
 use super::fine::Fine;
-use super::speculation::{Drafter, Gain, relative_cost};
+use super::speculation::Gain;
 pub use crate::catalog::rig::Coefficients;
+pub use drafts::Speculation;
 
 /// The number of linear coefficients.
 pub const FEATURES: usize = 9;
@@ -99,6 +102,7 @@ impl Coefficients {
             request_s,
             expert_share: form.expert_share,
             overlap: form.overlap,
+            link_token_s: 0.0,
         }
     }
 }
@@ -247,19 +251,8 @@ pub struct StepCost {
     fixed: Vec<Fine>,
     /// Drafts that decode passes verify, where there are any.
     speculation: Option<Speculation>,
-}
-
-/// Decode passes that verify drafts.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Speculation {
-    /// Drafts that a row's pass verifies.
-    pub drafts: u64,
-    /// How fast answers grow.
-    pub gain: Gain,
-    /// Where the drafts come from.
-    pub drafter: Drafter,
-    /// What a step of the model that writes them costs, where they come from one.
-    pub model: Option<Coefficients>,
+    /// What the model that writes them reads of its own keys and values, and when a row is short to it.
+    draft_kv: Option<(Kv, Kv, Form)>,
 }
 
 /// How many rows a decode pass is usually asked about.
@@ -305,6 +298,23 @@ impl Kv {
     }
 }
 
+/// Returns what decode passes read of keys and values, where a single row below some length has a kernel of its own.
+fn kv_steps(long: Kv, short: Kv, form: &Form, graph: &Graph, times: u64, gain: Gain) -> Fine {
+    if !graph.single_short(form) {
+        return long.steps(graph, times, gain);
+    }
+    let fraction = graph.longest_fraction;
+    let below = times.min(gain.passes(fraction, form.short_tokens - graph.contexts));
+    let mut kv = short.steps(graph, below, gain);
+    if times > below {
+        let context = graph.contexts + gain.tokens(fraction, below);
+        let mut rest = Graph::default();
+        rest.add_row_at(context, Some(gain.fraction(fraction, below)));
+        kv += long.steps(&rest, times - below, gain);
+    }
+    kv
+}
+
 impl StepCost {
     /// Returns the cost model with these coefficients.
     pub fn new(coefficients: Coefficients, captured: Vec<u64>) -> StepCost {
@@ -319,22 +329,10 @@ impl StepCost {
                 coefficients.kv_imbalance,
             ),
             speculation: None,
+            draft_kv: None,
         };
         cost.note_usual();
         cost
-    }
-
-    /// Returns the cost of the same steps when every decode pass verifies drafts.
-    #[must_use]
-    pub fn speculating(mut self, speculation: Speculation) -> StepCost {
-        let drafted = speculation
-            .model
-            .map_or(0.0, |model| model.kv_s * speculation.drafts as f64);
-        let c = &self.coefficients;
-        self.kv = Kv::new(c.kv_s + drafted, c.kv_imbalance);
-        self.speculation = Some(speculation);
-        self.note_usual();
-        self
     }
 
     fn note_usual(&mut self) {
@@ -391,45 +389,15 @@ impl StepCost {
             .zip(linear)
             .map(|(feature, coefficient)| feature * coefficient)
             .sum();
+        let prompts: u64 = graph.chunks.iter().map(|chunk| chunk.tokens).sum();
+        let secs = secs + self.coefficients.link_token_s * (graph.rows + prompts) as f64;
         let chunks = self.draft_chunks_secs(graph) + self.draft_secs(graph.rows, graph.overlapped);
-        Fine::from_secs(secs + chunks) + self.kv.steps(graph, 1, Gain::default())
-    }
-
-    /// Returns what a model that writes drafts needs to read the prompts of a pass.
-    fn draft_chunks_secs(&self, graph: &Graph) -> f64 {
-        let Some(model) = self.speculation.and_then(|speculation| speculation.model) else {
-            return 0.0;
+        let decoding = Graph {
+            chunks: Vec::new(),
+            ..graph.clone()
         };
-        let prompts = Graph {
-            chunks: graph.chunks.clone(),
-            ..Graph::default()
-        };
-        let features = prompts.features(1, &model.form());
-        let each = features.iter().zip(model.linear());
-        each.map(|(feature, coefficient)| feature * coefficient)
-            .sum()
-    }
-
-    /// Returns what drafts and their verification add to a pass of `rows` rows, contexts apart.
-    ///
-    /// One row's pass costs what was measured; with more, the drafts' own experts and arithmetic come on top.
-    fn draft_secs(&self, rows: u64, overlapped: bool) -> f64 {
-        let Some(speculation) = self.speculation.filter(|_| rows > 0) else {
-            return 0.0;
-        };
-        let c = &self.coefficients;
-        let plain = decode_secs(c, rows, self.padded(rows), overlapped);
-        let measured = relative_cost(speculation.drafts, speculation.drafter) - 1.0;
-        let all = rows * (1 + speculation.drafts);
-        let missed = |tokens: u64| power(1.0 - c.expert_share, tokens);
-        let large = |tokens: f64| tokens * tokens / (tokens + c.half_tokens);
-        let more = c.experts_s * (missed(rows) - missed(all))
-            + c.token_s * (large(all as f64) - large(rows as f64));
-        let factor = if overlapped { c.overlap } else { 1.0 };
-        let model = speculation.model.map_or(0.0, |model| {
-            speculation.drafts as f64 * decode_secs(&model, rows, rows, false)
-        });
-        plain * measured + factor * more + model
+        let kv = self.kv.steps(graph, 1, Gain::default());
+        Fine::from_secs(secs + chunks) + kv + self.draft_kv_steps(&decoding, 1)
     }
 
     fn decode(&self, graph: &Graph, times: u64) -> Fine {
@@ -441,17 +409,14 @@ impl StepCost {
             Some(&fixed) => fixed,
             None => self.decode_fixed(graph.rows, graph.overlapped),
         } * times;
-        if self.speculation.is_some() || !graph.single_short(&self.form) {
-            return fixed + self.kv.steps(graph, times, self.gain());
-        }
-        let short = times.min(self.form.short_tokens - graph.contexts);
-        let mut kv = self.kv_short.steps(graph, short, Gain::default());
-        if times > short {
-            let mut long = Graph::default();
-            long.add_row(graph.contexts + short);
-            kv += self.kv.steps(&long, times - short, Gain::default());
-        }
-        fixed + kv
+        let gain = self.gain();
+        let kv = if self.speculation.is_some() {
+            // Several tokens of one row are no single row to a kernel.
+            self.kv.steps(graph, times, gain)
+        } else {
+            kv_steps(self.kv, self.kv_short, &self.form, graph, times, gain)
+        };
+        fixed + kv + self.draft_kv_steps(graph, times)
     }
 
     /// Returns how many rows a batch is padded to.
@@ -477,7 +442,7 @@ fn decode_secs(c: &Coefficients, rows: u64, padded: u64, overlapped: bool) -> f6
         + c.row_s * padded as f64
         + if rows > 1 { c.second_row_s } else { 0.0 }
         + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
-    secs * factor
+    secs * factor + c.link_token_s * tokens
 }
 
 #[cfg(test)]
@@ -501,6 +466,7 @@ mod tests {
             request_s: 0.0,
             expert_share: 0.0,
             overlap: 1.0,
+            link_token_s: 0.0,
         }
     }
 

@@ -134,6 +134,7 @@ fn cost() -> StepCost {
         request_s: 0.0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     StepCost::new(coefficients, vec![1, 2, 4, 8, 16, 24])
 }

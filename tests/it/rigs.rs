@@ -3,6 +3,7 @@
 use crate::world::{Dice, longest};
 use laptime::rig::engine::{llama_cpp, mlx_lm, sglang, trt_llm};
 use laptime::rig::kv::sequences;
+use laptime::rig::kv::tier::Offload;
 use laptime::trace::Trace;
 
 pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Settings {
@@ -33,6 +34,7 @@ pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Setting
         states,
         max_tokens: dice.pick(&[None, None, Some(20), Some(100_000)]),
         drafts: 0,
+        offload: Offload::default(),
     }
 }
 

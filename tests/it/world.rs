@@ -83,7 +83,12 @@ impl World {
         let mut dice = Dice::new(seed, "rig");
         let mut settings = settings(&mut dice, &trace);
         if let Settings::Vllm(vllm) = &mut settings {
-            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm);
+            let states = vllm.state_blocks > 0;
+            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm.num_gpu_blocks, states);
+        }
+        if let Settings::Sglang(sglang) = &mut settings {
+            sglang.offload = offload(&mut Dice::new(seed, "offload"), sglang.pages, false);
+            sglang.offload.blocking = true;
         }
         let speculation = speculation(&mut Dice::new(seed, "speculation"), &mut settings);
         let captured = match settings {
@@ -234,15 +239,30 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
 }
 
 /// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
-fn offload(dice: &mut Dice, settings: &vllm::Settings) -> vllm::Offload {
+fn offload(dice: &mut Dice, device_blocks: u64, states: bool) -> vllm::Offload {
     if dice.percent(50) {
         return vllm::Offload::default();
     }
-    vllm::Offload {
-        blocks: settings.num_gpu_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
+    let tier = vllm::Offload {
+        blocks: device_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
         latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
         block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
         compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
+        chunk: dice.pick(&[0, 1, 1, 4]),
+        blocking: dice.percent(40),
+        disk_blocks: device_blocks * dice.pick(&[0, 0, 5, 50]) / 10,
+        disk_latency: Fine::from_secs(dice.pick(&[0.0, 0.001])),
+        disk_block_time: Fine::from_secs(dice.pick(&[0.000_05, 0.003])),
+    };
+    if !states {
+        return tier;
+    }
+    // Recurrent states are kept by vLLM's own tier alone.
+    vllm::Offload {
+        chunk: 0,
+        blocking: false,
+        disk_blocks: 0,
+        ..tier
     }
 }
 
@@ -324,6 +344,7 @@ fn coefficients(dice: &mut Dice) -> Coefficients {
         request_s: some(dice.pick(&[0.0, 0.003])),
         expert_share: dice.pick(&[0.0, 0.05]),
         overlap: dice.pick(&[1.0, 0.5]),
+        link_token_s: some(3.1e-7),
     }
 }
 
@@ -345,6 +366,7 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
             limit: 2,
             pause: Span(5_000_000),
         },
+        cache_lifetime: dice.percent(15).then_some(Span(400_000_000)),
     };
     let runs = dice.between(1, 2 * sessions + 1) as u32;
     Plan {

@@ -12,9 +12,11 @@ use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
+use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::path::Path;
 use crate::rig::kv::radix::{Hold, RadixPool, Rules};
+use crate::rig::kv::tier::{Offload, Tier};
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub max_tokens: Option<u64>,
     /// Drafts that each answer's part in a decode step verifies.
     pub drafts: u64,
+    /// The tiers behind the tree (`HiCache`), in pages.
+    pub offload: Offload,
 }
 
 /// What the scheduler knows of a request beside the book.
@@ -112,6 +116,7 @@ pub struct Sglang {
     settings: Settings,
     content: Arc<Content>,
     pool: RadixPool,
+    tier: Tier<BlockPool>,
     waiting: Vec<SeqId>,
     running: Vec<SeqId>,
     /// The one prompt that is read in pieces.
@@ -134,6 +139,9 @@ impl Sglang {
     pub fn new(mut settings: Settings, content: Arc<Content>) -> Sglang {
         let page = settings.page_size;
         settings.chunked_prefill_size = settings.chunked_prefill_size.map(|size| size.max(page));
+        if !settings.radix_cache || settings.states.is_some() {
+            settings.offload = Offload::default();
+        }
         // SGLang does not mix where drafts are verified.
         settings.enable_mixed_chunk &= settings.drafts == 0;
         if let Some(states) = &mut settings.states {
@@ -151,6 +159,7 @@ impl Sglang {
             settings,
             content,
             pool,
+            tier: Tier::new(settings.offload, 0),
             waiting: Vec::new(),
             running: Vec::new(),
             chunked: None,
@@ -173,6 +182,11 @@ impl Sglang {
     /// Returns the tree, to look at.
     pub fn pool(&self) -> &RadixPool {
         &self.pool
+    }
+
+    /// Returns the tiers behind the tree, to look at.
+    pub fn tier(&self) -> &Tier<BlockPool> {
+        &self.tier
     }
 
     /// Returns how often a running request was put back, ever.
@@ -353,6 +367,7 @@ impl Sglang {
         let call = &seq.call;
         self.pool
             .insert(&held.path, &mut held.hold, pages, call, hybrid);
+        self.tier.store(&held.path, pages, false);
         if hybrid && (call.output_shared || tokens <= call.prompt_tokens.0) {
             let tip = if call.output_shared {
                 call.output
@@ -484,6 +499,7 @@ impl Engine for Sglang {
     fn check(&self, book: &Book) {
         let own = |held: &Held| held.hold.pages() - held.hold.shared();
         self.pool.check(self.held.values().map(own).sum());
+        self.tier.check();
         // A prompt that is read whole is in neither list until its step has been made.
         assert!(self.running.len() + usize::from(self.chunked.is_some()) <= self.held.len());
         assert_eq!(self.held.len() + self.waiting.len(), book.len());

@@ -68,7 +68,7 @@ impl Settings {
         CacheShape {
             granularity: Tokens(self.block_size),
             capacity: Some(Tokens(
-                (self.num_gpu_blocks.saturating_sub(1) + self.offload.blocks) * self.block_size,
+                (self.num_gpu_blocks.saturating_sub(1) + self.offload.most()) * self.block_size,
             )),
         }
     }
@@ -103,6 +103,8 @@ pub struct Vllm<P: Pool = BlockPool> {
     kept_now: Vec<P::State>,
     /// Prompts whose beginning the cache is to hold before the next step.
     warm: Vec<Call>,
+    /// What was loaded for the request that is being admitted, where that holds up the step, and for how long.
+    fetched: Option<(SeqId, Fine)>,
     /// When the step before the next began.
     last_plan: Option<Fine>,
     preemptions: u64,
@@ -145,6 +147,7 @@ impl<P: Pool> Vllm<P> {
             kept: FxHashMap::default(),
             kept_now: Vec::new(),
             warm: Vec::new(),
+            fetched: None,
             last_plan: None,
             preemptions: 0,
         }
@@ -294,6 +297,7 @@ impl<P: Pool> Vllm<P> {
             let Some(tokens) = tokens else {
                 break;
             };
+            step.transfers.extend(self.fetched.take());
             self.waiting.pop_front();
             if tokens == 0 {
                 // What it needs is on its way from host memory; others go on.
@@ -345,10 +349,11 @@ impl<P: Pool> Vllm<P> {
         let tokens = self.wanted(cached, known, &stops, budget, others);
         let chunked = tokens < known - cached;
         let split = !chunked || !stops.is_empty() || self.settings.enable_chunked_prefill;
-        if !loads && (tokens == 0 || !split) {
+        let waits = loads && !self.tier.blocks_steps();
+        if !waits && (tokens == 0 || !split) {
             return None;
         }
-        let whole = if self.settings.scheduler_reserve_full_isl || loads {
+        let whole = if self.settings.scheduler_reserve_full_isl || waits {
             self.blocks(known)
         } else {
             self.blocks(cached + tokens)
@@ -374,15 +379,17 @@ impl<P: Pool> Vllm<P> {
         }
         self.pool
             .grow(&mut held.working, self.settings.state_blocks);
-        if loads {
+        if waits {
             // Nobody takes the room of who waits for a load.
             self.pool.grow(&mut held.holding, whole);
             self.tier.load(id, &held.path, here, reach, at);
+        } else if loads {
+            self.fetched = Some((id, self.tier.fetch(&held.path, here, reach)));
         }
         let stored = self.stored(&call, block).max(cached);
         self.held.insert(id, held);
         book.admit(id, at, cached, stored);
-        Some(if loads { 0 } else { tokens })
+        Some(if waits { 0 } else { tokens })
     }
 
     /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
@@ -417,7 +424,11 @@ impl<P: Pool> Vllm<P> {
             return Vec::new();
         }
         let block = self.settings.block_size;
-        let mut stops = vec![(known - 1) / block * block, found];
+        // A head that drafts has the block before computed anew, so the state is kept where that begins.
+        let dropped = block * u64::from(self.settings.drops_last_block);
+        let last = ((known - 1) / block * block).saturating_sub(dropped);
+        let mut stops = vec![last, found];
+        stops.sort_unstable_by(|a, b| b.cmp(a));
         stops.retain(|&stop| stop > cached);
         stops.dedup();
         stops

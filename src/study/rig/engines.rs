@@ -1,12 +1,14 @@
 //! From settings to an engine: how much its cache holds, and what it was set to.
 
+use super::devices::sharing;
 use super::speculation::Speculating;
-use super::{Parts, RigError, Values, devices, tiers};
+use super::{Parts, RigError, Values, tiers};
 use crate::catalog::{Model, SettingValue};
 use crate::rig::cost::{Coefficients, StepCost};
 use crate::rig::engine::limited::Limited;
 use crate::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use crate::rig::kv::sequences;
+use crate::rig::kv::tier::Offload;
 use crate::rig::step::StepLoop;
 use crate::rig::{Backend, CacheShape, memory};
 use crate::trace::content::Content;
@@ -42,6 +44,7 @@ pub(super) fn build(
     values: &Values,
     coefficients: Coefficients,
     speculating: Option<&Speculating>,
+    disk: Option<f64>,
     content: &Arc<Content>,
 ) -> Result<Built, RigError> {
     let content = Arc::clone(content);
@@ -68,7 +71,8 @@ pub(super) fn build(
             let (mut settings, shown) = vllm_settings(parts, values);
             settings.drafts = drafts;
             settings.drops_last_block = speculating.is_some_and(|one| one.by_head);
-            settings.offload = tiers::offload(parts, values, &settings, &coefficients)?;
+            let block = settings.block_size;
+            settings.offload = tiers::vllm(parts, values, block, &coefficients, disk)?;
             starts(&settings)?;
             let sizes = if values.on("enforce_eager") {
                 Vec::new()
@@ -86,6 +90,8 @@ pub(super) fn build(
         "sglang" => {
             let (mut settings, shown) = sglang_settings(parts, values);
             settings.drafts = drafts;
+            let pages = (settings.page_size, settings.pages);
+            settings.offload = tiers::hicache(parts, values, pages, &coefficients, disk)?;
             let sizes = if values.on("disable_cuda_graph") {
                 Vec::new()
             } else {
@@ -181,7 +187,7 @@ fn captured(max_num_seqs: u64) -> Vec<u64> {
 
 fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let batched = values.count("max_num_batched_tokens");
     let kv_share = if values.word("kv_cache_dtype").starts_with("fp8") {
         0.5
@@ -210,7 +216,7 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) 
         scheduler_reserve_full_isl: values.on("scheduler_reserve_full_isl"),
         async_scheduling: values.on("async_scheduling"),
         state_blocks: memory::vllm_state_blocks(model),
-        offload: vllm::Offload::default(),
+        offload: Offload::default(),
         drafts: 0,
         drops_last_block: false,
     };
@@ -402,7 +408,7 @@ fn sglang_captured(most: u64) -> Vec<u64> {
 
 fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let chunk = values.int("chunked_prefill_size");
     let batch = chunk.unwrap_or(values.count("max_prefill_tokens"));
     let graphs = if values.on("disable_cuda_graph") {
@@ -453,6 +459,7 @@ fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Sho
         }),
         max_tokens: values.int("max_tokens"),
         drafts: 0,
+        offload: Offload::default(),
     };
     let shown = shown([
         ("context_length", context_length),
@@ -465,7 +472,7 @@ fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Sho
 
 fn trt_settings(parts: &Parts<'_>, values: &Values) -> (trt_llm::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let max_num_tokens = values.count("max_num_tokens");
     let fraction = values.float("free_gpu_memory_fraction");
     let cache = memory::trt_cache(parts.hardware, model, devices, fraction, max_num_tokens);
