@@ -92,6 +92,8 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         async_scheduling: true,
         state_blocks: 0,
         offload: laptime::rig::engine::vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     };
     let coefficients = Coefficients {
         weights_s: 0.014,
@@ -108,6 +110,7 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         request_s: 0.0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     let engine = <Vllm>::new(settings, Arc::clone(content));
     StepLoop::new(

@@ -171,6 +171,7 @@ pub(crate) fn server_of(cell: &Cell, catalog: &Catalog) -> Server {
         state_bytes: model.state_bytes_per_sequence.value.0,
         host_bytes_per_sec: 5e9,
         split_over_two: cell.hardware.starts_with("2x-"),
+        drafts: 0,
     })
 }
 
@@ -189,6 +190,8 @@ pub(crate) fn recorded_server() -> Server {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     })
 }
 

@@ -111,6 +111,15 @@ pub struct Link {
     pub kind: String,
     /// Rate in each direction.
     pub bandwidth: Known<BytesPerSec>,
+    /// Seconds that one small message takes from device to device.
+    pub latency_s: Known<f64>,
+}
+
+impl Link {
+    /// Returns whether every device reaches every other at once, rather than in a ring.
+    pub fn switched(&self) -> bool {
+        self.kind == "nvlink"
+    }
 }
 
 /// Electrical power. All but `wall` are per device.

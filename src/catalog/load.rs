@@ -46,6 +46,9 @@ macro_rules! embed {
 pub(super) const HARDWARE: Embedded = embed!["hardware":
     "2x-dgx-spark",
     "2x-rtx-pro-6000",
+    "8x-b200",
+    "8x-h100",
+    "8x-h200",
     "a100-80gb",
     "b200",
     "dgx-spark",

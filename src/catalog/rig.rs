@@ -14,7 +14,7 @@ use crate::known::Trust;
 ///
 /// With B decode rows at contexts c, prompt chunks of n tokens at depth s, and T = B + sum of n:
 ///
-/// `weights + experts S(T) + row B + second_row [B>1] + kv K + token T^2/(T+h) + attention sum n (s + n/2)`
+/// `weights + experts S(T) + row B + second_row [B>1] + kv K + token T^2/(T+h) + attention sum n (s + n/2) + link T`
 ///
 /// where `S(T) = 1 - (1 - k/E)^T` and `K = sum c + imbalance (B max c - sum c)`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,6 +47,8 @@ pub struct Coefficients {
     pub expert_share: f64,
     /// What a graph costs whose successor runs on the other half of the hardware meanwhile: 1 alone, 0.5 for two cards.
     pub overlap: f64,
+    /// Passing on what was computed of one token to other devices; 0 in measurements, which hold it in other terms.
+    pub link_token_s: f64,
 }
 
 /// Which batch sizes the engine has captured as graphs; a decode batch is padded up to the next one.

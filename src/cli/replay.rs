@@ -214,7 +214,9 @@ impl Replay {
     }
 
     fn workload(&self, trace: &Trace, habits: Habits) -> Result<Workload, Error> {
-        let mut workload = Workload::new(trace, self.plan(), self.seed);
+        let mut plan = self.plan();
+        plan.conduct.cache_lifetime = habits.breakpoints;
+        let mut workload = Workload::new(trace, plan, self.seed);
         workload.settings = habits.settings();
         if workload.calls > MOST_CALLS {
             return Err(Error::usage(format!(

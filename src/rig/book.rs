@@ -4,6 +4,7 @@
 //! request ends, so that its parts sum to its duration exactly.
 
 use super::fine::Fine;
+use super::speculation::Gain;
 use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::units::{Span, Tokens};
 
@@ -57,6 +58,14 @@ pub struct Seq {
     spent: [Fine; PARTS],
     /// Whether any of its prompt has been computed.
     begun: bool,
+    /// How its answer grows.
+    gain: Gain,
+    /// What its passes have accepted beyond whole tokens.
+    fraction: u64,
+    /// Tokens that the decode passes charged last added.
+    grown: u64,
+    /// Tokens that the last one of them added.
+    grown_last: u64,
 }
 
 impl Seq {
@@ -85,6 +94,31 @@ impl Seq {
         self.generated >= self.output_limit && self.computed >= self.call.prompt_tokens.0
     }
 
+    /// Returns how many tokens `passes` decode passes add to the answer; the last one is cut where it ends.
+    pub fn after(&self, passes: u64) -> u64 {
+        self.gain.tokens(self.fraction, passes).min(self.left())
+    }
+
+    /// Returns how many decode passes the rest of the answer takes.
+    pub fn passes_left(&self) -> u64 {
+        self.gain.passes(self.fraction, self.left())
+    }
+
+    /// Returns how many tokens the decode passes that were charged last added.
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
+    /// Returns how many tokens were computed before the last pass.
+    pub fn before_last_pass(&self) -> u64 {
+        self.computed - self.grown_last
+    }
+
+    /// Returns what its passes have accepted beyond whole tokens, in the units of [`Gain`], where they verify drafts.
+    pub fn fraction(&self) -> Option<u64> {
+        (self.gain != Gain::default()).then_some(self.fraction)
+    }
+
     /// Returns how many more tokens the answer has.
     pub fn left(&self) -> u64 {
         self.output_limit.saturating_sub(self.generated)
@@ -100,9 +134,18 @@ impl Seq {
 pub struct Book {
     seqs: Vec<Option<Seq>>,
     unused: Vec<SeqId>,
+    gain: Gain,
 }
 
 impl Book {
+    /// Returns an empty book whose passes gain this much.
+    pub fn new(gain: Gain) -> Book {
+        Book {
+            gain,
+            ..Book::default()
+        }
+    }
+
     /// Takes in a request.
     pub fn open(&mut self, call: Call, at: Fine) -> SeqId {
         let seq = Seq {
@@ -118,6 +161,10 @@ impl Book {
             lost: 0,
             spent: [Fine::ZERO; PARTS],
             begun: false,
+            gain: self.gain,
+            fraction: 0,
+            grown: 0,
+            grown_last: 0,
         };
         if let Some(id) = self.unused.pop() {
             self.seqs[id] = Some(seq);
@@ -206,14 +253,17 @@ impl Book {
     }
 
     /// Charges `times` decode steps that lasted `steps` together and would have lasted `alone` without anybody else;
-    /// the answer has as many more tokens afterwards.
+    /// the answer has one more token for each of them afterwards, and the drafts that were accepted.
     pub fn charge_decode(&mut self, id: SeqId, times: u64, alone: Fine, steps: Fine, end: Fine) {
         let seq = self.seq_mut(id);
         let alone = alone.min(steps);
         seq.spend(Part::Decode, alone);
         seq.spend(Part::Contention, steps - alone);
-        seq.computed += times;
-        seq.generated += times;
+        let tokens = seq.after(times);
+        (seq.grown, seq.grown_last) = (tokens, tokens - seq.after(times - 1));
+        seq.fraction = seq.gain.fraction(seq.fraction, times);
+        seq.computed += tokens;
+        seq.generated += tokens;
         seq.accounted = end;
     }
 

@@ -11,6 +11,7 @@ pub mod kv;
 pub mod memory;
 pub mod recorded;
 pub mod roofline;
+pub mod speculation;
 pub mod step;
 
 use crate::call::{Call, Reply};

@@ -96,7 +96,8 @@ pub fn spilled(
 
 /// Returns the cost coefficients that specifications imply.
 ///
-/// `devices` share every layer; a machine whose devices hold layers in turn computes as one.
+/// `devices` share every layer; a machine whose devices hold layers in turn computes as one. What devices take to talk to
+/// each other is not in it.
 pub fn coefficients(
     hardware: &Hardware,
     model: &Model,
@@ -115,12 +116,7 @@ pub fn coefficients(
     let (shared, experts, expert_share) = weight_bytes(model);
     let shape = &model.shape.value;
     let reading = bandwidth * efficiency.weights;
-    let links = if devices > 1.0 {
-        f64::from(shape.layers) * 2.0 * 2e-5
-    } else {
-        0.0
-    };
-    let weights_s = efficiency.launch_s + links + shared / reading;
+    let weights_s = efficiency.launch_s + shared / reading;
     let token_s = 2.0 * model.active_params.value / (rate * efficiency.compute);
     let per_pair =
         4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
@@ -141,6 +137,7 @@ pub fn coefficients(
         request_s: efficiency.request_s,
         expert_share,
         overlap: 1.0,
+        link_token_s: 0.0,
     }
 }
 
@@ -177,5 +174,6 @@ pub fn transferred(
         request_s: measured.request_s,
         expert_share: here.expert_share,
         overlap: measured.overlap,
+        link_token_s: here.link_token_s,
     }
 }

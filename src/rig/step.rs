@@ -51,10 +51,11 @@ pub struct StepLoop<E> {
 impl<E: Engine> StepLoop<E> {
     /// Returns an engine at rest.
     pub fn new(engine: E, cost: StepCost) -> StepLoop<E> {
+        let book = Book::new(cost.gain());
         StepLoop {
             engine,
             cost,
-            book: Book::default(),
+            book,
             step: Step::default(),
             running: None,
             wake: None,

@@ -3,6 +3,8 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod devices;
+mod speculation;
 mod tiers;
 
 use crate::catalog::engine::SettingError;
@@ -32,8 +34,13 @@ pub enum RigError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
-    #[error("unknown setting `{0}`; expected `engine.` and a flag of the engine, or `rig.variant`")]
+    #[error(
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant` or `rig.disk_bandwidth`"
+    )]
     Scope(String),
+    /// The rate of the disk is not a rate.
+    #[error("`rig.disk_bandwidth={0}` is not known; expected GB/s from 0.01 to 10000")]
+    Disk(String),
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -62,13 +69,28 @@ pub enum RigError {
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
-    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
-    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
-    NoTier {
-        /// The hardware.
+    /// The devices cannot share the model.
+    #[error("{hardware} cannot share a model over {devices} devices: {why}")]
+    Devices {
+        /// How many.
+        devices: u32,
+        /// Of what.
         hardware: String,
         /// Why.
-        why: &'static str,
+        why: String,
+    },
+    /// Speculative decoding was asked for in a way that cannot be simulated.
+    #[error("speculative decoding: {0}")]
+    Speculation(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.{key}` does nothing for {of}: {why}")]
+    NoTier {
+        /// The setting that asked for it.
+        key: &'static str,
+        /// The hardware or the model.
+        of: String,
+        /// Why.
+        why: String,
     },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
@@ -93,6 +115,21 @@ struct Parts<'c> {
     model: &'c Model,
 }
 
+impl<'c> Parts<'c> {
+    /// Returns the same rig with another model.
+    fn with_model<'m>(&self, model: &'m Model) -> Parts<'m>
+    where
+        'c: 'm,
+    {
+        Parts {
+            hardware: self.hardware,
+            engine: self.engine,
+            version: self.version.clone(),
+            model,
+        }
+    }
+}
+
 /// Builds the rig that `spec` names, with `settings` in force, for a replay of `content`.
 pub fn build(
     spec: &str,
@@ -106,20 +143,49 @@ pub fn build(
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
     let values = Values::resolve(&parts, &of_engine)?;
-    let variant = variant_of(&of_rig)?;
+    let OfRig { variant, disk } = OfRig::parse(&of_rig)?;
+    devices::check(&parts, &values)?;
+    let (kept, one) = (
+        devices::kept(&parts, &values),
+        devices::only_one(parts.hardware, &values),
+    );
+    let parts = Parts {
+        hardware: one.as_ref().unwrap_or(parts.hardware),
+        model: kept.as_ref().unwrap_or(parts.model),
+        ..parts
+    };
     let mut cost = cost_of(&parts, &values, catalog, variant)?;
     if parts.engine.name == "llama.cpp" {
         tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
+    }
+    let speculating = speculation::of(&parts, &values, catalog)?;
+    if let Some(speculating) = &speculating {
+        (cost.trust, cost.interval) = (Trust::Estimate, None);
+        cost.known_by = format!("{}; plain passes: {}", speculating.known_by, cost.known_by);
     }
     let engines::Built {
         backend,
         cache,
         mut shown,
-    } = engines::build(&parts, &values, cost.coefficients, content)?;
+    } = engines::build(
+        &parts,
+        &values,
+        cost.coefficients,
+        speculating.as_ref(),
+        disk,
+        content,
+    )?;
+    if let Some(speculating) = &speculating {
+        let mean = format!("{:.4}", speculating.cost.gain.mean());
+        shown.insert("engine.speculative_tokens_per_pass".to_string(), mean);
+    }
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
+    }
+    if let Some(disk) = disk {
+        shown.insert(tiers::DISK.to_string(), disk.to_string());
     }
     if let Some(variant) = variant {
         shown.insert("rig.variant".to_string(), variant.to_string());
@@ -144,11 +210,32 @@ pub fn build(
     })
 }
 
-/// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
-fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
-    match settings.iter().find(|(key, _)| key != "rig.variant") {
-        Some((key, _)) => Err(RigError::Scope(key.clone())),
-        None => Ok(settings.last().map(|(_, value)| value.as_str())),
+/// What belongs to the rig itself.
+#[derive(Clone, Copy, Default)]
+struct OfRig<'s> {
+    /// The state of the machine that was asked for.
+    variant: Option<&'s str>,
+    /// The rate at which its disk is read, in GB/s.
+    disk: Option<f64>,
+}
+
+impl<'s> OfRig<'s> {
+    fn parse(settings: &'s [(String, String)]) -> Result<OfRig<'s>, RigError> {
+        let mut of_rig = OfRig::default();
+        for (key, value) in settings {
+            match key.as_str() {
+                "rig.variant" => of_rig.variant = Some(value),
+                tiers::DISK => {
+                    let rate = value
+                        .parse()
+                        .ok()
+                        .filter(|rate| (0.01..=1e4).contains(rate));
+                    of_rig.disk = Some(rate.ok_or_else(|| RigError::Disk(value.clone()))?);
+                }
+                _ => return Err(RigError::Scope(key.clone())),
+            }
+        }
+        Ok(of_rig)
     }
 }
 
@@ -304,12 +391,13 @@ fn cost_of(
     if let Some(variant) = variant {
         return Err(RigError::NoVariant(variant.to_string()));
     }
-    let devices = devices(parts, values);
+    let devices = devices::sharing(parts, values);
     let efficiency = roofline::typical(engine, parts.hardware.platform);
     let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
+    let linked = |cost| devices::linked(parts, values, cost);
     let Some(profile) = relative(parts, catalog) else {
         return Ok(Cost {
-            coefficients: here,
+            coefficients: linked(here),
             trust: Trust::Estimate,
             interval: None,
             known_by: "a roofline estimate from specifications and typical efficiencies; \
@@ -318,15 +406,35 @@ fn cost_of(
         });
     };
     let measured = catalog.model(&profile.model)?;
-    let there = roofline::coefficients(parts.hardware, measured, &efficiency, devices);
+    let measured_on = catalog.hardware(&profile.hardware)?;
+    let same = profile.hardware == parts.hardware.name;
+    let devices = if same { devices } else { 1 };
+    let there = roofline::coefficients(measured_on, measured, &efficiency, devices);
+    let transferred = roofline::transferred(&here, &there, &profile.default.coefficients);
+    let of = if same {
+        "the same hardware"
+    } else {
+        measured_on.title.as_str()
+    };
     Ok(Cost {
-        coefficients: roofline::transferred(&here, &there, &profile.default.coefficients),
+        // What devices of the same hardware say to each other is in what was measured there.
+        coefficients: if same {
+            transferred
+        } else {
+            linked(transferred)
+        },
         trust: Trust::Estimate,
         interval: None,
         known_by: format!(
-            "the efficiencies that {} showed on the same hardware and engine, carried over to \
-             {}'s sizes; this model was not measured here",
-            profile.model, parts.model.name
+            "the efficiencies that {} showed on {of} and the same engine, carried over to \
+             {}'s sizes{}; this was not measured here",
+            profile.model,
+            parts.model.name,
+            if same {
+                ""
+            } else {
+                " and to several devices with what their link takes"
+            },
         ),
     })
 }
@@ -355,9 +463,17 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
     }
 }
 
-/// Returns the operating point on the same hardware and engine whose model is most like this one.
+/// Returns the operating point on the same hardware and engine, or on one such device, whose model is most like this one.
 fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
-    let alike = |profile: &&RigProfile| {
+    // The same hardware counts more than one device of those that this hardware has several of.
+    let near = |name: &str| {
+        let same = name == parts.hardware.name;
+        let one = catalog.hardware(name).is_ok_and(|one| {
+            parts.hardware.devices > 1 && one.devices == 1 && one.chip == parts.hardware.chip
+        });
+        (same || one).then_some(same)
+    };
+    let alike = |profile: &RigProfile| {
         let model = catalog.model(&profile.model).ok();
         let same_family = model.is_some_and(|model| model.family == parts.model.family);
         let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
@@ -365,10 +481,8 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
     };
     catalog
         .all_rig_profiles()
-        .filter(|profile| {
-            profile.hardware == parts.hardware.name && profile.engine == computing(parts)
-        })
-        .max_by_key(alike)
+        .filter(|profile| profile.engine == computing(parts) && near(&profile.hardware).is_some())
+        .max_by_key(|profile| (near(&profile.hardware), alike(profile)))
 }
 
 /// Returns the engine that makes the passes: Ollama and LM Studio run llama.cpp's server.
@@ -376,13 +490,4 @@ fn computing<'p>(parts: &'p Parts<'_>) -> &'p str {
     let name = parts.engine.name.as_str();
     let llama = name == "ollama" || name == "lm-studio" && !engines::on_mlx(parts.model);
     if llama { "llama.cpp" } else { name }
-}
-
-/// Returns how many devices share each layer.
-fn devices(parts: &Parts<'_>, values: &Values) -> u32 {
-    if !parts.engine.settings.contains_key("tensor_parallel_size") {
-        return 1;
-    }
-    let asked = values.int("tensor_parallel_size");
-    asked.map_or(parts.hardware.devices, |asked| asked as u32)
 }

@@ -334,6 +334,7 @@ impl Compiler {
             prompt_tokens: Tokens(record.prompt.tokens),
             output,
             output_tokens: Tokens(record.output.tokens),
+            reasoning: record.output.reasoning.map(Tokens),
             seen: Tokens::ZERO,
             seen_computed: Tokens::ZERO,
             again: Tokens(again),

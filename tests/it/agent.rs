@@ -81,6 +81,7 @@ fn step(number: u32, gap: Gap) -> Step {
         prompt_tokens: Tokens(100 * (1 + u64::from(number))),
         output: NodeId(1 + number),
         output_tokens: Tokens(10),
+        reasoning: None,
         seen: Tokens(if number == 0 {
             0
         } else {

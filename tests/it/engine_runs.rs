@@ -158,6 +158,7 @@ fn cost(step_s: f64, token_s: f64) -> StepCost {
         request_s: 0.0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     StepCost::new(coefficients, Vec::new())
 }

@@ -97,6 +97,8 @@ fn setup(head: &Value) -> Setup {
             async_scheduling: true,
             state_blocks: 0,
             offload: vllm::Offload::default(),
+            drafts: 0,
+            drops_last_block: false,
         });
     }
     let automatic = settings["n_parallel"] == -1;
@@ -122,6 +124,7 @@ fn setup(head: &Value) -> Setup {
         state_bytes: 0,
         host_bytes_per_sec: 1e10,
         split_over_two: false,
+        drafts: 0,
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::world::{Dice, longest};
 use laptime::rig::engine::{llama_cpp, mlx_lm, sglang, trt_llm};
 use laptime::rig::kv::sequences;
+use laptime::rig::kv::tier::Offload;
 use laptime::trace::Trace;
 
 pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Settings {
@@ -32,6 +33,8 @@ pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Setting
         radix_cache: dice.percent(85),
         states,
         max_tokens: dice.pick(&[None, None, Some(20), Some(100_000)]),
+        drafts: 0,
+        offload: Offload::default(),
     }
 }
 

@@ -8,12 +8,13 @@ use crate::rigs;
 use laptime::agent::{Conduct, History, OnRefusal, Pace, Retries};
 use laptime::event::Event;
 use laptime::fleet::{Fleet, Plan, Share};
-use laptime::rig::cost::{Coefficients, StepCost};
+use laptime::rig::cost::{Coefficients, Speculation, StepCost};
 use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
+use laptime::rig::speculation::{Drafter, Gain};
 use laptime::rig::step::StepLoop;
 use laptime::rng::{Stream, stream};
 use laptime::sim;
@@ -72,6 +73,7 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) coefficients: Coefficients,
     pub(crate) captured: Vec<u64>,
+    pub(crate) speculation: Option<Speculation>,
     pub(crate) plan: Plan,
 }
 
@@ -81,8 +83,14 @@ impl World {
         let mut dice = Dice::new(seed, "rig");
         let mut settings = settings(&mut dice, &trace);
         if let Settings::Vllm(vllm) = &mut settings {
-            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm);
+            let states = vllm.state_blocks > 0;
+            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm.num_gpu_blocks, states);
         }
+        if let Settings::Sglang(sglang) = &mut settings {
+            sglang.offload = offload(&mut Dice::new(seed, "offload"), sglang.pages, false);
+            sglang.offload.blocking = true;
+        }
+        let speculation = speculation(&mut Dice::new(seed, "speculation"), &mut settings);
         let captured = match settings {
             Settings::Vllm(_) | Settings::Sglang(_) if dice.percent(50) => vec![1, 2, 4, 8],
             _ => Vec::new(),
@@ -90,6 +98,7 @@ impl World {
         World {
             coefficients: coefficients(&mut dice),
             captured,
+            speculation,
             settings,
             plan: plan(&mut Dice::new(seed, "plan"), &trace),
             trace,
@@ -139,7 +148,10 @@ impl World {
         engine: E,
         walking: bool,
     ) -> (Vec<Event>, StepLoop<E>) {
-        let cost = StepCost::new(self.coefficients, self.captured.clone());
+        let mut cost = StepCost::new(self.coefficients, self.captured.clone());
+        if let Some(speculation) = self.speculation {
+            cost = cost.speculating(speculation);
+        }
         let mut backend = StepLoop::new(engine, cost);
         if walking {
             backend = backend.walking();
@@ -221,20 +233,63 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
         async_scheduling: dice.percent(50),
         state_blocks,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     }
 }
 
 /// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
-fn offload(dice: &mut Dice, settings: &vllm::Settings) -> vllm::Offload {
+fn offload(dice: &mut Dice, device_blocks: u64, states: bool) -> vllm::Offload {
     if dice.percent(50) {
         return vllm::Offload::default();
     }
-    vllm::Offload {
-        blocks: settings.num_gpu_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
+    let tier = vllm::Offload {
+        blocks: device_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
         latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
         block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
         compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
+        chunk: dice.pick(&[0, 1, 1, 4]),
+        blocking: dice.percent(40),
+        disk_blocks: device_blocks * dice.pick(&[0, 0, 5, 50]) / 10,
+        disk_latency: Fine::from_secs(dice.pick(&[0.0, 0.001])),
+        disk_block_time: Fine::from_secs(dice.pick(&[0.000_05, 0.003])),
+    };
+    if !states {
+        return tier;
     }
+    // Recurrent states are kept by vLLM's own tier alone.
+    vllm::Offload {
+        chunk: 0,
+        blocking: false,
+        disk_blocks: 0,
+        ..tier
+    }
+}
+
+/// Drafts, in a third of the worlds whose engine can verify them: from never to always accepted.
+fn speculation(dice: &mut Dice, settings: &mut Settings) -> Option<Speculation> {
+    if !dice.percent(35) {
+        return None;
+    }
+    let drafts = dice.between(1, 7);
+    match settings {
+        Settings::Vllm(vllm) => {
+            vllm.drafts = drafts;
+            vllm.drops_last_block = dice.percent(50);
+        }
+        Settings::Llama(llama) => llama.drafts = drafts,
+        Settings::Sglang(sglang) => sglang.drafts = drafts,
+        Settings::Mlx(_) => {}
+        Settings::Ollama(..) | Settings::TrtLlm(_) => return None,
+    }
+    let accepted = drafts as f64 * dice.pick(&[0.0, 0.1, 0.333_3, 0.5, 0.87, 1.0]);
+    let drafter = dice.pick(&[Drafter::Head, Drafter::Model, Drafter::Ngram]);
+    Some(Speculation {
+        drafts,
+        gain: Gain::new(accepted),
+        drafter,
+        model: (drafter == Drafter::Model).then(|| coefficients(dice)),
+    })
 }
 
 fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
@@ -266,6 +321,7 @@ fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
         state_bytes: if rolls_back { 0 } else { 50_000 },
         host_bytes_per_sec: dice.pick(&[1e6, 1e9]),
         split_over_two: dice.percent(20),
+        drafts: 0,
     }
 }
 
@@ -288,6 +344,7 @@ fn coefficients(dice: &mut Dice) -> Coefficients {
         request_s: some(dice.pick(&[0.0, 0.003])),
         expert_share: dice.pick(&[0.0, 0.05]),
         overlap: dice.pick(&[1.0, 0.5]),
+        link_token_s: some(3.1e-7),
     }
 }
 
@@ -309,6 +366,7 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
             limit: 2,
             pause: Span(5_000_000),
         },
+        cache_lifetime: dice.percent(15).then_some(Span(400_000_000)),
     };
     let runs = dice.between(1, 2 * sessions + 1) as u32;
     Plan {

@@ -84,6 +84,7 @@ fn link(fields: &Fields<'_, '_>) -> Result<Option<Link>, CatalogError> {
         bandwidth: table
             .figure("bandwidth", Quantity::BytesPerSec)?
             .map(BytesPerSec),
+        latency_s: table.figure("latency", Quantity::Seconds)?,
     };
     table.finish()?;
     Ok(Some(link))

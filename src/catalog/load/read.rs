@@ -70,6 +70,7 @@ pub(super) enum Quantity {
     Params,
     Tokens,
     Bits,
+    Seconds,
 }
 
 impl Quantity {
@@ -106,6 +107,7 @@ impl Quantity {
             Quantity::Params => &[("params", 1.0), ("M params", 1e6), ("B params", 1e9)],
             Quantity::Tokens => &[("tokens", 1.0)],
             Quantity::Bits => &[("bits", 1.0)],
+            Quantity::Seconds => &[("s", 1.0), ("ms", 1e-3), ("us", 1e-6)],
         }
     }
 }

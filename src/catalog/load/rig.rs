@@ -88,6 +88,7 @@ fn coefficients(parent: &Fields<'_, '_>) -> Result<Coefficients, CatalogError> {
         request_s: needed("request_s")?,
         expert_share: needed("expert_share")?,
         overlap: needed("overlap")?,
+        link_token_s: 0.0,
     };
     for (key, share) in [
         ("kv_imbalance", read.kv_imbalance),

@@ -29,7 +29,8 @@ pub struct Row {
 pub struct Step {
     /// Who takes part. Empty when there is nothing to do.
     pub rows: Vec<Row>,
-    /// How often the step may be repeated while nothing changes; above 1 only when every row decodes.
+    /// How often the step may be repeated while nothing changes; above 1 only when every row decodes. Where drafts are
+    /// verified, one repetition may add several tokens to an answer.
     pub repeat: u64,
     /// Requests that are admitted but have no part in it.
     pub standing: Vec<SeqId>,
@@ -88,7 +89,7 @@ pub trait Engine {
                         first: seq.untouched(),
                     });
                 }
-                None => graph.add_row(seq.known()),
+                None => graph.add_seq(seq),
             }
         }
         graphs.push(graph);

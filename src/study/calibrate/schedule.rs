@@ -106,5 +106,6 @@ fn any() -> Coefficients {
         request_s: 0.0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     }
 }

@@ -18,6 +18,8 @@ fn server() -> Server {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     })
 }
 
