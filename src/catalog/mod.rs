@@ -17,7 +17,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use engine::{EngineProfile, Point, Setting, SettingError, SettingKind, SettingValue, Version};
-pub use hardware::{Compute, Hardware, Link, Platform, Power, Precision, Price};
+pub use hardware::{
+    AttentionPower, Compute, Hardware, Link, Platform, Power, PowerCap, Precision, Price, Thermal,
+};
 pub use load::CatalogError;
 pub use model::{Model, Moe, Shape, WeightsFrom};
 pub use rig::{Calibration, CapturedGraphs, Coefficients, HeldOut, RigProfile};

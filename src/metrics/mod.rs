@@ -7,7 +7,7 @@
 pub mod lap;
 pub mod stats;
 
-use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
+use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
 use crate::units::{Joules, Money, Span, Time, Tokens};
@@ -160,6 +160,8 @@ pub struct Summary {
     pub classes: TokenClasses,
     /// Where the time of the main threads' laps went.
     pub parts: LapParts,
+    /// What bound the calls of the main threads, where the rig keeps such accounts of every one.
+    pub bound: Option<BoundBy>,
     /// The waits that the idle cap cut off.
     pub idle_cut: Span,
     /// The energy it took, where known.
@@ -290,6 +292,9 @@ pub struct Metrics {
     retries: BTreeMap<LapKey, Vec<CallId>>,
     idle_cut: Span,
     last_end: Time,
+    /// What bound the calls of main threads, and how many did not say.
+    bound: BoundBy,
+    unbound: u32,
 }
 
 impl Metrics {
@@ -323,6 +328,8 @@ impl Metrics {
             summary: Summary::empty(),
         };
         metrics.summary = metrics.summarised(self.idle_cut, self.last_end);
+        let all_told = self.unbound == 0 && metrics.summary.calls > 0;
+        metrics.summary.bound = all_told.then_some(self.bound);
         metrics
     }
 
@@ -351,7 +358,21 @@ impl Metrics {
     fn answered(&mut self, reply: &Reply) {
         let row = &mut self.calls[reply.call.index()];
         row.end(reply);
-        let run = row.lap.run;
+        let (run, thread) = (row.lap.run, row.lap.thread);
+        match reply.bound {
+            Some(bound) => {
+                debug_assert_eq!(
+                    bound.total(),
+                    reply.parts.total(),
+                    "what bound {:?} does not sum to it",
+                    reply.call
+                );
+                if thread == 0 {
+                    self.bound += bound;
+                }
+            }
+            None => self.unbound += 1,
+        }
         self.run(run).model += reply.finished - reply.submitted;
         self.last_end = self.last_end.max(reply.finished);
     }
@@ -567,6 +588,7 @@ impl Summary {
             tokens: TokenTotals::default(),
             classes: TokenClasses::default(),
             parts: LapParts::default(),
+            bound: None,
             idle_cut: Span::ZERO,
             energy: None,
             cost: None,

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod fine;
 pub mod kv;
 pub mod memory;
+pub mod meter;
 pub mod recorded;
 pub mod roofline;
 pub mod step;
@@ -16,6 +17,7 @@ pub mod step;
 use crate::call::{Call, Reply};
 use crate::operating_point::OperatingPoint;
 use crate::units::{Time, Tokens};
+use meter::Busy;
 
 /// Answers calls in virtual time.
 ///
@@ -28,6 +30,11 @@ pub trait Backend {
     /// Returns the next moment at which a call may end, or nothing when no call is in flight.
     fn next_event(&mut self) -> Option<Time>;
 
+    /// Returns how long it was busy so far and with what, where that is known.
+    fn busy(&self) -> Option<Busy> {
+        None
+    }
+
     /// Moves on to `now` and appends every reply that is complete by then, in order of their end, then of their call.
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>);
 }
@@ -39,6 +46,10 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn next_event(&mut self) -> Option<Time> {
         (**self).next_event()
+    }
+
+    fn busy(&self) -> Option<Busy> {
+        (**self).busy()
     }
 
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {

@@ -70,6 +70,8 @@ pub(super) enum Quantity {
     Params,
     Tokens,
     Bits,
+    Seconds,
+    Ratio,
 }
 
 impl Quantity {
@@ -106,6 +108,8 @@ impl Quantity {
             Quantity::Params => &[("params", 1.0), ("M params", 1e6), ("B params", 1e9)],
             Quantity::Tokens => &[("tokens", 1.0)],
             Quantity::Bits => &[("bits", 1.0)],
+            Quantity::Seconds => &[("s", 1.0), ("min", 60.0)],
+            Quantity::Ratio => &[("x", 1.0)],
         }
     }
 }
@@ -299,15 +303,17 @@ impl<'f, 't> Fields<'f, 't> {
         let Some(fields) = self.optional_table(key)? else {
             return Ok(None);
         };
-        let amount = fields.optional_number("value")?;
-        let amount = amount.ok_or_else(|| fields.missing("value", "a number"))?;
-        if amount < 0.0 || !amount.is_finite() {
-            return Err(fields.wrong_value("value", &amount.to_string(), "a number from 0"));
-        }
+        let names: Vec<&str> = kind.units().iter().map(|(unit, _)| *unit).collect();
+        let expected = format!("a number from 0, in {}", names.join(", "));
+        let amount = match fields.get("value") {
+            None => return Err(fields.missing("value", &expected)),
+            Some(value) => number(value.get_ref())
+                .filter(|amount| *amount >= 0.0 && amount.is_finite())
+                .ok_or_else(|| fields.wrong("value", value, &expected))?,
+        };
         let unit = fields.text("unit")?;
         let factor = kind.units().iter().find(|(name, _)| *name == unit);
         let Some((_, factor)) = factor else {
-            let names: Vec<&str> = kind.units().iter().map(|(name, _)| *name).collect();
             return Err(CatalogError::Unit {
                 at: fields.at("unit"),
                 field: self.name(key),
