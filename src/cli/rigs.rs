@@ -161,6 +161,8 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
     Ok(Rig {
         point,
         cache: None,
+        draw: None,
+        price: None,
         backend: Box::new(backend),
     })
 }

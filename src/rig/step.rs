@@ -78,16 +78,6 @@ impl<E: Engine> StepLoop<E> {
         }
     }
 
-    /// Returns the same engine with what limits it known, on a machine that slows under load where `heat` says so.
-    #[must_use]
-    pub fn on(self, limits: Limits, heat: Option<Heat>) -> StepLoop<E> {
-        StepLoop {
-            limits,
-            heat,
-            ..self
-        }
-    }
-
     /// Returns the same engine noting every pass it makes.
     #[must_use]
     pub fn noting(self) -> StepLoop<E> {
@@ -285,6 +275,10 @@ impl<E: Engine> Backend for StepLoop<E> {
         }
         let end = self.running.as_ref().map(|running| running.end);
         end.or(self.wake).map(Fine::time)
+    }
+
+    fn equip(&mut self, limits: Limits, heat: Option<Heat>) {
+        (self.limits, self.heat) = (limits, heat);
     }
 
     fn busy(&self) -> Option<Busy> {

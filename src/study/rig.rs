@@ -3,6 +3,7 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod machine;
 mod tiers;
 
 use crate::catalog::engine::SettingError;
@@ -13,9 +14,10 @@ use crate::catalog::{
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
 use crate::rig::cost::Coefficients;
+use crate::rig::power::{CapError, Draw};
 use crate::rig::{Rig, roofline};
 use crate::trace::content::Content;
-use crate::units::three_digits;
+use crate::units::{Bytes, three_digits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,8 +34,32 @@ pub enum RigError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
-    #[error("unknown setting `{0}`; expected `engine.` and a flag of the engine, or `rig.variant`")]
+    #[error(
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant`, `rig.power_cap_w`, `rig.power_prefill_w`, `rig.power_decode_w`, `rig.power_idle_w` or `rig.sustained_load`"
+    )]
     Scope(String),
+    /// A setting of the machine is none.
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
+    /// A power cap cannot be set.
+    #[error(transparent)]
+    Cap(#[from] CapError),
+    /// The weights do not fit.
+    #[error(
+        "{model} does not fit {hardware}: its weights take {needs}, and {engine} can use {has} there"
+    )]
+    TooLarge {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+        /// The engine.
+        engine: String,
+        /// What the weights take.
+        needs: Bytes,
+        /// What there is.
+        has: Bytes,
+    },
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -106,13 +132,15 @@ pub fn build(
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
     let values = Values::resolve(&parts, &of_engine)?;
-    let variant = variant_of(&of_rig)?;
+    let machine = machine::read(&of_rig)?;
+    let variant = machine.variant.as_deref();
     let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    let heat = machine.take_hold(&parts, &mut cost)?;
     if parts.engine.name == "llama.cpp" {
         tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
     }
     let engines::Built {
-        backend,
+        mut backend,
         cache,
         mut shown,
     } = engines::build(&parts, &values, cost.coefficients, content)?;
@@ -121,9 +149,8 @@ pub fn build(
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
-    if let Some(variant) = variant {
-        shown.insert("rig.variant".to_string(), variant.to_string());
-    }
+    backend.equip(machine::limits(&parts, &values, &shown), heat);
+    shown.extend(of_rig.iter().cloned());
     let point = OperatingPoint {
         name: spec.to_string(),
         kind: Kind::Simulated,
@@ -140,16 +167,15 @@ pub fn build(
     Ok(Rig {
         point,
         cache,
+        draw: Some(Draw::new(
+            parts.hardware,
+            computing(&parts),
+            machine.power_cap,
+            machine.measured,
+        )),
+        price: parts.hardware.price.clone(),
         backend,
     })
-}
-
-/// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
-fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
-    match settings.iter().find(|(key, _)| key != "rig.variant") {
-        Some((key, _)) => Err(RigError::Scope(key.clone())),
-        None => Ok(settings.last().map(|(_, value)| value.as_str())),
-    }
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {
