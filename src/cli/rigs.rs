@@ -8,6 +8,7 @@ use crate::operating_point::{Kind, OperatingPoint};
 use crate::report::text::counted;
 use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
+use crate::study::economy::{self, Prices};
 use crate::study::habits::{HabitError, Habits, PREFIX};
 use crate::trace::Trace;
 use std::collections::BTreeMap;
@@ -78,12 +79,25 @@ pub(super) fn build(
     }
     let of_rig: Vec<(String, String)> = settings
         .iter()
-        .filter(|(key, _)| !key.starts_with(PREFIX))
+        .filter(|(key, _)| !key.starts_with(PREFIX) && !key.starts_with(economy::PREFIX))
         .cloned()
         .collect();
     crate::study::rig::build(spec, &of_rig, catalog, &trace.content).map_err(|error| {
         Error::usage(error.to_string())
             .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
+    })
+}
+
+/// Reads what things cost among `settings`.
+pub(super) fn prices(settings: &[(String, String)]) -> Result<Prices, Error> {
+    let of_cost: Vec<(String, String)> = settings
+        .iter()
+        .filter(|(key, _)| key.starts_with(economy::PREFIX))
+        .cloned()
+        .collect();
+    Prices::parse(&of_cost).map_err(|error| {
+        Error::usage(error.to_string())
+            .with_help("docs/economy.md says what there is under `cost.`")
     })
 }
 
@@ -104,7 +118,10 @@ pub(super) fn wrong_habit(error: &HabitError) -> Error {
 }
 
 fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {
-    if let Some((key, _)) = settings.first() {
+    let mut others = settings
+        .iter()
+        .filter(|(key, _)| !key.starts_with(economy::PREFIX));
+    if let Some((key, _)) = others.next() {
         return Err(
             Error::usage(format!("the rig `{RECORDED}` has no setting `{key}`"))
                 .with_help("settings belong to simulated rigs"),

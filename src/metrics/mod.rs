@@ -11,7 +11,7 @@ use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
 use crate::units::{Joules, Money, Span, Time, Tokens};
-use lap::LapParts;
+use lap::{Binds, Bottleneck, LapParts};
 use stats::Quantiles;
 use std::collections::BTreeMap;
 
@@ -570,7 +570,38 @@ impl RunMetrics {
     }
 }
 
+/// Returns what took the most time; of equals the first. Nothing when no time passed.
+fn longest(spans: impl Iterator<Item = (Binds, Span)>) -> Option<Binds> {
+    let most = spans.fold(None, |most: Option<(Binds, Span)>, next| match most {
+        Some((_, span)) if span >= next.1 => most,
+        _ => Some(next),
+    });
+    most.filter(|(_, span)| *span > Span::ZERO)
+        .map(|(what, _)| what)
+}
+
 impl Summary {
+    /// Returns what took most of the time of main threads' laps; nothing where the rig keeps no such accounts.
+    pub fn binds(&self) -> Option<Binds> {
+        let gap = &self.parts.gap;
+        let others = [
+            (Binds::Other(Bottleneck::Tool), gap.tool),
+            (Binds::Other(Bottleneck::Wait), gap.wait),
+            (Binds::Other(Bottleneck::Subagent), gap.subagent),
+        ];
+        longest(self.bounds()?.into_iter().chain(others))
+    }
+
+    /// Returns what took most of the time of main threads' calls; nothing where the rig keeps no such accounts.
+    pub fn binds_on_rig(&self) -> Option<Binds> {
+        longest(self.bounds()?.into_iter())
+    }
+
+    fn bounds(&self) -> Option<[(Binds, Span); 8]> {
+        let bound = self.bound?;
+        Some(bound.named().map(|(name, span)| (Binds::Rig(name), span)))
+    }
+
     fn empty() -> Summary {
         Summary {
             wall: Span::ZERO,

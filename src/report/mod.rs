@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod csv;
+mod expense;
 pub mod inspection;
 pub mod json;
 pub mod table;

@@ -131,6 +131,7 @@ pub fn build(
         .iter()
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
+    fits(&parts)?;
     let values = Values::resolve(&parts, &of_engine)?;
     let machine = machine::read(&of_rig)?;
     let variant = machine.variant.as_deref();
@@ -216,6 +217,22 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         engine,
         version,
         model,
+    })
+}
+
+/// Refuses a model whose weights the engine could not load; llama.cpp leaves layers of it in a host's own memory.
+fn fits(parts: &Parts<'_>) -> Result<(), RigError> {
+    let (needs, has) = (parts.model.weights.value, parts.hardware.usable_total());
+    let spills = parts.engine.name == "llama.cpp" && !parts.hardware.unified_memory;
+    if spills || needs < has {
+        return Ok(());
+    }
+    Err(RigError::TooLarge {
+        model: parts.model.name.clone(),
+        hardware: parts.hardware.title.clone(),
+        engine: parts.engine.title.clone(),
+        needs,
+        has,
     })
 }
 
