@@ -17,6 +17,7 @@
 //! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
 //! ```
 
+mod claim;
 mod engine;
 mod hardware;
 mod model;
@@ -119,6 +120,9 @@ pub(super) const RIGS: Embedded = embed!["rig":
     "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
 ];
+
+/// The published claims that the program carries.
+const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -253,6 +257,7 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     for (name, text) in RIGS {
         layer.rig(name, text)?;
     }
+    catalog.claims = claim::read(&File::new(CLAIMS.0, CLAIMS.1))?;
     Ok(catalog)
 }
 

@@ -5,6 +5,7 @@
 //! and nothing here knows how an engine behaves.
 
 pub mod args;
+pub mod claim;
 pub mod engine;
 pub mod hardware;
 pub mod load;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use claim::Claim;
 pub use engine::{EngineProfile, Point, Setting, SettingError, SettingKind, SettingValue, Version};
 pub use hardware::{
     AttentionPower, Compute, Hardware, Link, Platform, Power, PowerCap, Precision, Price, Thermal,
@@ -31,6 +33,7 @@ pub struct Catalog {
     models: BTreeMap<String, Model>,
     engines: BTreeMap<String, EngineProfile>,
     rigs: BTreeMap<String, RigProfile>,
+    claims: Vec<Claim>,
 }
 
 /// The kinds of names that can be looked up.
@@ -133,6 +136,11 @@ impl Catalog {
     /// Returns every calibrated operating point in name order.
     pub fn all_rig_profiles(&self) -> impl Iterator<Item = &RigProfile> {
         self.rigs.values()
+    }
+
+    /// Returns what others have published about these machines, to be checked.
+    pub fn claims(&self) -> &[Claim] {
+        &self.claims
     }
 
     /// Returns every machine in name order.

@@ -76,7 +76,6 @@ impl Binds {
             Binds::Rig(name) => name,
             Binds::Other(Bottleneck::Tool) => "tools",
             Binds::Other(Bottleneck::Wait) => "people",
-            Binds::Other(Bottleneck::Subagent) => "subagents",
             Binds::Other(what) => what.word(),
         }
     }

@@ -160,7 +160,7 @@ pub struct Summary {
     pub classes: TokenClasses,
     /// Where the time of the main threads' laps went.
     pub parts: LapParts,
-    /// What bound the calls of the main threads, where the rig keeps such accounts of every one.
+    /// What bound the calls of all threads, where the rig keeps such accounts of every one.
     pub bound: Option<BoundBy>,
     /// The waits that the idle cap cut off.
     pub idle_cut: Span,
@@ -292,7 +292,7 @@ pub struct Metrics {
     retries: BTreeMap<LapKey, Vec<CallId>>,
     idle_cut: Span,
     last_end: Time,
-    /// What bound the calls of main threads, and how many did not say.
+    /// What bound the calls, and how many did not say.
     bound: BoundBy,
     unbound: u32,
 }
@@ -358,7 +358,7 @@ impl Metrics {
     fn answered(&mut self, reply: &Reply) {
         let row = &mut self.calls[reply.call.index()];
         row.end(reply);
-        let (run, thread) = (row.lap.run, row.lap.thread);
+        let run = row.lap.run;
         match reply.bound {
             Some(bound) => {
                 debug_assert_eq!(
@@ -367,9 +367,7 @@ impl Metrics {
                     "what bound {:?} does not sum to it",
                     reply.call
                 );
-                if thread == 0 {
-                    self.bound += bound;
-                }
+                self.bound += bound;
             }
             None => self.unbound += 1,
         }
@@ -581,18 +579,18 @@ fn longest(spans: impl Iterator<Item = (Binds, Span)>) -> Option<Binds> {
 }
 
 impl Summary {
-    /// Returns what took most of the time of main threads' laps; nothing where the rig keeps no such accounts.
+    /// Returns what took most of the time of all threads; nothing where the rig keeps no such accounts.
+    ///
+    /// Standing still for sub-agents is what these wait for.
     pub fn binds(&self) -> Option<Binds> {
-        let gap = &self.parts.gap;
         let others = [
-            (Binds::Other(Bottleneck::Tool), gap.tool),
-            (Binds::Other(Bottleneck::Wait), gap.wait),
-            (Binds::Other(Bottleneck::Subagent), gap.subagent),
+            (Binds::Other(Bottleneck::Tool), self.tool),
+            (Binds::Other(Bottleneck::Wait), self.parts.gap.wait),
         ];
         longest(self.bounds()?.into_iter().chain(others))
     }
 
-    /// Returns what took most of the time of main threads' calls; nothing where the rig keeps no such accounts.
+    /// Returns what took most of the time of calls; nothing where the rig keeps no such accounts.
     pub fn binds_on_rig(&self) -> Option<Binds> {
         longest(self.bounds()?.into_iter())
     }

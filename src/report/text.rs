@@ -189,7 +189,7 @@ fn where_time_went(parts: &LapParts, look: Look) -> String {
     text
 }
 
-/// What the calls of main threads were waiting for, by the rig's own accounts.
+/// What the calls of all threads were waiting for, by the rig's own accounts.
 fn what_bound(summary: &Summary, look: Look) -> String {
     let Some(bound) = summary.bound else {
         return String::new();

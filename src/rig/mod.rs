@@ -4,6 +4,7 @@
 //! files, or a clock.
 
 pub mod book;
+pub mod ceiling;
 pub mod cost;
 pub mod engine;
 pub mod fine;

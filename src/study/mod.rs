@@ -4,6 +4,7 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod claims;
 pub mod economy;
 pub mod habits;
 pub mod replay;
