@@ -244,7 +244,7 @@ impl CatalogError {
 /// Reads the files inside the program.
 pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     let mut catalog = Catalog::default();
-    let mut layer = Layer::new(&mut catalog);
+    let mut layer = Layer::new(&mut catalog, false);
     for (name, text) in HARDWARE {
         layer.hardware(name, text)?;
     }
@@ -263,7 +263,7 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
 
 /// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
-    let mut layer = Layer::new(catalog);
+    let mut layer = Layer::new(catalog, true);
     let mut files = 0;
     for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {
@@ -325,11 +325,14 @@ struct Layer<'a> {
     engines: Taken,
     models: Taken,
     rigs: Taken,
+    /// Whether the files are a user's, whose place is told.
+    of_user: bool,
 }
 
 impl Layer<'_> {
-    fn new(catalog: &mut Catalog) -> Layer<'_> {
+    fn new(catalog: &mut Catalog, of_user: bool) -> Layer<'_> {
         Layer {
+            of_user,
             catalog,
             hardware: Taken(Vec::new()),
             engines: Taken(Vec::new()),
@@ -338,11 +341,19 @@ impl Layer<'_> {
         }
     }
 
+    fn note(&mut self, what: What, entry: &str, file: &str) {
+        if self.of_user {
+            let key = (what, entry.to_string());
+            self.catalog.origins.insert(key, file.to_string());
+        }
+    }
+
     fn hardware(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
         let file = File::new(name, text);
         let entry = hardware::read(&file)?;
         self.hardware
             .claim(&file, What::Hardware, &entry.name, &entry.aliases)?;
+        self.note(What::Hardware, &entry.name, name);
         self.catalog.hardware.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -352,6 +363,7 @@ impl Layer<'_> {
         let entry = engine::read(&file)?;
         self.engines
             .claim(&file, What::Engine, &entry.name, &entry.aliases)?;
+        self.note(What::Engine, &entry.name, name);
         self.catalog.engines.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -361,6 +373,7 @@ impl Layer<'_> {
         for entry in model::read(&file)? {
             self.models
                 .claim(&file, What::Model, &entry.name, &entry.aliases)?;
+            self.note(What::Model, &entry.name, name);
             self.catalog.models.insert(entry.name.clone(), entry);
         }
         Ok(())
@@ -370,6 +383,7 @@ impl Layer<'_> {
         let file = File::new(name, text);
         let entry = rig::read(&file)?;
         self.rigs.claim(&file, What::Rig, &entry.name(), &[])?;
+        self.note(What::Rig, &entry.name(), name);
         self.catalog.rigs.insert(entry.name(), entry);
         Ok(())
     }

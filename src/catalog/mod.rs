@@ -34,10 +34,12 @@ pub struct Catalog {
     engines: BTreeMap<String, EngineProfile>,
     rigs: BTreeMap<String, RigProfile>,
     claims: Vec<Claim>,
+    /// The files of entries that are not built in, by kind and name.
+    origins: BTreeMap<(What, String), String>,
 }
 
 /// The kinds of names that can be looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum What {
     /// A machine.
     Hardware,
@@ -136,6 +138,13 @@ impl Catalog {
     /// Returns every calibrated operating point in name order.
     pub fn all_rig_profiles(&self) -> impl Iterator<Item = &RigProfile> {
         self.rigs.values()
+    }
+
+    /// Returns the file that an entry comes from, unless it is built in. A rig's name has its three parts.
+    pub fn origin(&self, what: What, name: &str) -> Option<&str> {
+        self.origins
+            .get(&(what, name.to_string()))
+            .map(String::as_str)
     }
 
     /// Returns what others have published about these machines, to be checked.

@@ -9,7 +9,7 @@ mod tiers;
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
-    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown,
+    Catalog, EngineProfile, Hardware, HeldOut, Model, Platform, Point, SettingValue, Unknown, What,
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
@@ -152,6 +152,15 @@ pub fn build(
     }
     backend.equip(machine::limits(&parts, &values, &shown), heat);
     shown.extend(of_rig.iter().cloned());
+    for (what, name) in [
+        (What::Hardware, &parts.hardware.name),
+        (What::Engine, &parts.engine.name),
+        (What::Model, &parts.model.name),
+    ] {
+        if let Some(file) = catalog.origin(what, name) {
+            cost.known_by = format!("{}; the {what} is that of {file}", cost.known_by);
+        }
+    }
     let point = OperatingPoint {
         name: spec.to_string(),
         kind: Kind::Simulated,
@@ -396,6 +405,45 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
             calibration.calibrated_on.join(", ")
         ),
     }
+}
+
+/// What a rig's times rest on.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Basis {
+    /// Measurements of that very combination, and the error on those that were left out.
+    Calibrated(Option<HeldOut>),
+    /// Measurements of the same hardware and passes, of this rig.
+    CarriedOver(String),
+    /// Specifications and typical efficiencies.
+    Roofline,
+}
+
+impl Basis {
+    /// Returns the word used in reports.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Basis::Calibrated(_) => "calibrated",
+            Basis::CarriedOver(_) => "carried over",
+            Basis::Roofline => "roofline",
+        }
+    }
+}
+
+/// Returns what the times of a rig rest on, or why there is no such rig.
+pub fn basis(spec: &str, catalog: &Catalog) -> Result<Basis, RigError> {
+    let parts = look_up(spec, catalog)?;
+    fits(&parts)?;
+    let engine = computing(&parts);
+    let own = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name);
+    Ok(match own {
+        Some(profile) if engine == parts.engine.name => {
+            Basis::Calibrated(profile.default.error.clone())
+        }
+        Some(profile) => Basis::CarriedOver(profile.name()),
+        None => relative(&parts, catalog).map_or(Basis::Roofline, |profile| {
+            Basis::CarriedOver(profile.name())
+        }),
+    })
 }
 
 /// Returns the operating point on the same hardware and engine whose model is most like this one.
