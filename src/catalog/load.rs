@@ -122,7 +122,25 @@ pub(super) const RIGS: Embedded = embed!["rig":
 ];
 
 /// The published claims that the program carries.
-const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
+pub(super) const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
+
+/// Reads a file of one kind and returns every field that was asked for.
+#[cfg(test)]
+pub(super) fn fields_asked(
+    kind: &str,
+    name: &str,
+    text: &str,
+) -> std::collections::BTreeSet<String> {
+    let file = File::new(name, text);
+    match kind {
+        "hardware" => drop(hardware::read(&file).unwrap()),
+        "engine" => drop(engine::read(&file).unwrap()),
+        "model" => drop(model::read(&file).unwrap()),
+        "rig" => drop(rig::read(&file).unwrap()),
+        _ => drop(claim::read(&file).unwrap()),
+    }
+    file.asked()
+}
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -95,6 +95,9 @@ impl List {
             catalog::write(&mut text, &entries).map_err(Error::stdout)?;
             return output::print(&String::from_utf8_lossy(&text));
         }
+        if self.cannot {
+            return output::print(&catalog::render_cannot(&entries, output::look()));
+        }
         if matches!(self.what, What::Rigs) && self.words.is_empty() {
             entries = whole::by_model(&entries);
         }
@@ -107,6 +110,8 @@ impl List {
             "--check belongs to `laptime list hardware`"
         } else if self.cannot && !matches!(self.what, What::Rigs) {
             "--cannot belongs to `laptime list rigs`"
+        } else if self.cannot && self.words.is_empty() && !self.json {
+            "--cannot would list thousands; name a part of those you mean"
         } else if self.markdown && !matches!(self.what, What::Claims) {
             "--markdown belongs to `laptime list claims`"
         } else {

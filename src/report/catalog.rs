@@ -254,6 +254,15 @@ pub fn render(entries: &[Entry], sources: bool, look: Look) -> String {
     table.render()
 }
 
+/// Returns rigs that cannot be, each with why below its name.
+pub fn render_cannot(entries: &[Entry], look: Look) -> String {
+    let lines = entries.iter().filter_map(|entry| {
+        let why = wrapped(entry.cannot.as_ref()?, look.width, 4);
+        Some(format!("{}\n    {why}\n", painted(&entry.name, TITLE)))
+    });
+    lines.collect()
+}
+
 fn details(entry: &Entry, look: Look) -> String {
     let mut text = format!(
         "{}  {}\n",

@@ -4,6 +4,7 @@ use super::json::write_value;
 use super::table::{Align, Cell, Look, Table, painted, wrapped};
 use super::text::percent;
 use crate::catalog::claim::Metric;
+use crate::rig::ceiling::Ceiling;
 use crate::study::claims::{Judged, Verdict};
 use crate::units::three_digits;
 use anstyle::{AnsiColor, Style};
@@ -105,6 +106,20 @@ fn shares(one: &Judged) -> String {
     })
 }
 
+fn limit(metric: Metric, ceiling: &Ceiling) -> String {
+    let end = match metric {
+        Metric::FirstToken => "at least",
+        _ => "at most",
+    };
+    let figure = three_digits(ceiling.hard);
+    let by = ceiling.by.words();
+    format!(
+        "{end} {figure} {} by {by} ({})",
+        metric.unit(),
+        ceiling.trust
+    )
+}
+
 fn verdict(one: &Judged) -> Cell {
     let cell = Cell::from(one.verdict.word());
     match one.verdict {
@@ -126,10 +141,10 @@ pub fn of_one(judged: &[Judged], look: Look) -> String {
             Cell::from(&one.hardware),
             verdict(one),
             Cell::from(shares(one)),
-            Cell::from(super::table::clipped(
-                &one.why,
-                look.width.saturating_sub(52).max(40),
-            ))
+            Cell::from(match &one.ceiling {
+                Some(ceiling) => limit(one.claim.metric, ceiling),
+                None => one.why.clone(),
+            })
             .styled(FAINT),
         ]);
     }

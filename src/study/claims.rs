@@ -126,9 +126,12 @@ fn verdict(claim: &Claim, ceiling: &Ceiling, (low, high): (f64, f64)) -> (Verdic
         );
         return (Verdict::CannotTell, why);
     }
-    let times = |share: f64| format!("{} times", three_digits(share));
+    let times = |share: f64| match claim.metric {
+        Metric::FirstToken => format!("{} times as fast", three_digits(share)),
+        _ => format!("{} times that", three_digits(share)),
+    };
     if low > ROUNDING {
-        let why = format!("{limit} by {by}; the claim is {} that", times(low));
+        let why = format!("{limit} by {by}; the claim is {}", times(low));
         // What rests on an estimate is not impossible on its word alone.
         let sure = ceiling.trust < Trust::Estimate || low > 2.0;
         return if sure {
@@ -141,7 +144,7 @@ fn verdict(claim: &Claim, ceiling: &Ceiling, (low, high): (f64, f64)) -> (Verdic
         };
     }
     if high > ROUNDING {
-        let why = format!("{limit} by {by}; the upper end is {} that", times(high));
+        let why = format!("{limit} by {by}; the upper end is {}", times(high));
         return (Verdict::PartlyImpossible, why);
     }
     let expected = fraction(claim, ceiling.expected);

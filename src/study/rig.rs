@@ -206,19 +206,19 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
-    if !engine.loads(model) {
-        return Err(RigError::Format {
-            engine: engine.title.clone(),
-            model: model.name.clone(),
-            loads: engine.loads.join(", "),
-        });
-    }
     let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
     if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
         return Err(RigError::Platform {
             engine: engine.title.clone(),
             hardware: hardware.title.clone(),
             platform: hardware.platform.word(),
+        });
+    }
+    if !engine.loads(model) {
+        return Err(RigError::Format {
+            engine: engine.title.clone(),
+            model: model.name.clone(),
+            loads: engine.loads.join(", "),
         });
     }
     Ok(Parts {

@@ -20,6 +20,9 @@ pub(super) struct File<'a> {
     text: &'a str,
     /// Remarks on figures, by field: gathered while reading.
     notes: RefCell<BTreeMap<String, String>>,
+    /// Every field that was asked for, to hold the published schemas to.
+    #[cfg(test)]
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> File<'a> {
@@ -28,7 +31,15 @@ impl<'a> File<'a> {
             name,
             text,
             notes: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
         }
+    }
+
+    /// Returns every field that was asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
     }
 
     /// Parses the whole file.
@@ -390,6 +401,8 @@ impl<'f, 't> Fields<'f, 't> {
 
     fn get(&self, key: &str) -> Option<&'f Spanned<DeValue<'t>>> {
         self.read.borrow_mut().insert(key.to_string());
+        #[cfg(test)]
+        self.file.asked.borrow_mut().insert(self.name(key));
         self.table.get(key)
     }
 
