@@ -126,7 +126,7 @@ pub struct Power {
     pub decode: Option<Known<Watts>>,
     /// Drawn while prefilling.
     pub prefill: Option<Known<Watts>>,
-    /// Drawn while decode reads keys and values, where an engine's attention leaves the device waiting.
+    /// Drawn in attention, where an engine's leaves the device waiting.
     pub attention: Option<AttentionPower>,
     /// Drawn by all of the machine that is not the device, under load.
     pub rest: Option<Known<Watts>>,
@@ -138,7 +138,7 @@ pub struct Power {
     pub caps: Vec<PowerCap>,
 }
 
-/// What a device draws while an engine's attention reads keys and values.
+/// What a device draws in an engine's attention.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AttentionPower {
     /// The engine that it was seen with.

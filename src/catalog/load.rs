@@ -23,6 +23,8 @@ mod hardware;
 mod model;
 mod read;
 mod rig;
+#[cfg(test)]
+mod schemas;
 
 use std::fmt;
 use std::io;
@@ -122,15 +124,11 @@ pub(super) const RIGS: Embedded = embed!["rig":
 ];
 
 /// The published claims that the program carries.
-pub(super) const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
+const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
 
 /// Reads a file of one kind and returns every field that was asked for.
 #[cfg(test)]
-pub(super) fn fields_asked(
-    kind: &str,
-    name: &str,
-    text: &str,
-) -> std::collections::BTreeSet<String> {
+fn fields_asked(kind: &str, name: &str, text: &str) -> std::collections::BTreeSet<String> {
     let file = File::new(name, text);
     match kind {
         "hardware" => drop(hardware::read(&file).unwrap()),

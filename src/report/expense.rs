@@ -52,7 +52,7 @@ fn energy(energy: &Energy) -> String {
     let parts: Vec<String> = [
         part("reading prompts", energy.prefill),
         part("writing", energy.decode),
-        part("its attention", energy.attention),
+        part("attention", energy.attention),
         part("idle", energy.idle),
     ]
     .into_iter()

@@ -32,18 +32,24 @@ pub enum Bound {
 /// How many bounds there are.
 pub const BOUNDS: usize = 8;
 
+/// The bounds, and the attention of prompts, which is arithmetic but draws less on some machines.
+const TERMS: usize = BOUNDS + 1;
+const PROMPT_ATTENTION: usize = BOUNDS;
+
 /// Time by what bound it.
 pub type Sums = [Fine; BOUNDS];
 
 /// How long a rig was busy, by the phases that draw different power. The rest of a replay it was idle.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Busy {
-    /// Passes that read prompts, but for the attention of rows that ride along.
+    /// Passes that read prompts, but for attention.
     pub prefill: Span,
-    /// Passes that only write, but for their attention.
+    /// The attention of prompts.
+    pub prompt_attention: Span,
+    /// Passes that only write, but for attention.
     pub decode: Span,
-    /// Reading keys and values while writing.
-    pub attention: Span,
+    /// The attention of rows that write.
+    pub row_attention: Span,
     /// Moving state between memory tiers.
     pub transfer: Span,
 }
@@ -67,8 +73,9 @@ pub struct Meter {
     /// Why requests wait during the step under way, and since when it is.
     under_way: Option<(Bound, Fine)>,
     prefill: Fine,
+    prompt_attention: Fine,
     decode: Fine,
-    attention: Fine,
+    row_attention: Fine,
     transfer: Fine,
 }
 
@@ -124,7 +131,7 @@ impl Meter {
         if let Some((why, _)) = self.under_way.take() {
             self.wait[why as usize] += length;
         }
-        let mut shares = [Fine::ZERO; BOUNDS];
+        let mut shares = [Fine::ZERO; TERMS];
         let mut reading_prompts = false;
         for graph in graphs {
             reading_prompts |= !graph.chunks.is_empty();
@@ -150,36 +157,43 @@ impl Meter {
         for (sum, share) in self.work.iter_mut().zip(shares) {
             *sum += share;
         }
-        let attention = shares[Bound::Kv as usize];
-        self.attention += attention;
+        let (rows, prompts) = (shares[Bound::Kv as usize], shares[PROMPT_ATTENTION]);
+        self.work[Bound::Compute as usize] += prompts;
+        self.row_attention += rows;
+        self.prompt_attention += prompts;
         *(if reading_prompts {
             &mut self.prefill
         } else {
             &mut self.decode
-        }) += length - attention;
+        }) += length - rows - prompts;
     }
 
     /// Returns how long the rig was busy so far.
     pub fn busy(&self) -> Busy {
         Busy {
             prefill: self.prefill.floor_span(),
+            prompt_attention: self.prompt_attention.floor_span(),
             decode: self.decode.floor_span(),
-            attention: self.attention.floor_span(),
+            row_attention: self.row_attention.floor_span(),
             transfer: self.transfer.floor_span(),
         }
     }
 }
 
 /// Returns the time of a pass that reads no context, by the resource that its terms stand for.
-fn of_pass(cost: &StepCost, pass: &Graph, length: Fine) -> Sums {
+fn of_pass(cost: &StepCost, pass: &Graph, length: Fine) -> [Fine; TERMS] {
     let coefficients = cost.coefficients();
     let features = pass.features(1, &coefficients.form());
-    let mut secs = [0.0; BOUNDS];
+    let mut secs = [0.0; TERMS];
     for (name, (feature, coefficient)) in FEATURE_NAMES
         .iter()
         .zip(features.iter().zip(coefficients.linear()))
     {
-        secs[bound_of(name) as usize] += feature * coefficient;
+        let place = match *name {
+            "attention_s" => PROMPT_ATTENTION,
+            name => bound_of(name) as usize,
+        };
+        secs[place] += feature * coefficient;
     }
     divided(length, &secs)
 }
@@ -189,16 +203,16 @@ fn bound_of(feature: &str) -> Bound {
     match feature {
         "weights_s" | "experts_s" => Bound::Weights,
         "kv_s" | "kv_short_s" => Bound::Kv,
-        "token_s" | "attention_s" => Bound::Compute,
+        "token_s" => Bound::Compute,
         name if name.contains("link") => Bound::Transfer,
         _ => Bound::Overhead,
     }
 }
 
 /// Divides `length` in these proportions; what rounding leaves goes to the largest.
-fn divided(length: Fine, proportions: &[f64; BOUNDS]) -> Sums {
+fn divided<const N: usize>(length: Fine, proportions: &[f64; N]) -> [Fine; N] {
     let total: f64 = proportions.iter().sum();
-    let mut shares = [Fine::ZERO; BOUNDS];
+    let mut shares = [Fine::ZERO; N];
     let mut largest = Bound::Overhead as usize;
     let mut left = length;
     if total > 0.0 {

@@ -52,7 +52,7 @@ pub struct Energy {
     pub prefill: Joules,
     /// While answers were written, state that moved included.
     pub decode: Joules,
-    /// While answers were written, of the attention.
+    /// Of attention, where it draws something else than what goes on around it.
     pub attention: Joules,
     /// While there was nothing to compute: tools, people.
     pub idle: Joules,
@@ -98,7 +98,7 @@ impl Draw {
         let devices = Phases {
             prefill: value(&power.prefill).map(capped),
             decode,
-            attention: value(&attention).map(capped).or(decode),
+            attention: value(&attention).map(capped),
             idle: value(&power.idle).map(|watts| watts * count),
         };
         let (rest, wall) = (value(&power.rest), value(&power.wall));
@@ -112,7 +112,11 @@ impl Draw {
         let machine = Phases {
             prefill: measured.prefill.or(whole(devices.prefill)),
             decode,
-            attention: measured.decode.or(whole(devices.attention)),
+            attention: devices
+                .attention
+                .zip(rest)
+                .filter(|_| measured.decode.is_none())
+                .map(|(device, rest)| device + rest),
             idle: measured.idle.or(value(&power.wall_idle)).or(with_rest),
         };
         Draw {
@@ -129,16 +133,22 @@ impl Draw {
     }
 
     fn over(&self, phases: &Phases, covers: Covers, busy: Busy, wall: Span) -> Option<Energy> {
-        let spent = busy.prefill + busy.decode + busy.attention + busy.transfer;
+        let attention = busy.prompt_attention + busy.row_attention;
+        let spent = busy.prefill + busy.decode + attention + busy.transfer;
         let joules = |watts: Option<Watts>, span: Span| match (watts, span) {
             (_, Span::ZERO) => Some(Joules(0.0)),
             (None, _) => None,
             (Some(watts), span) => Some(watts.over(span)),
         };
+        // Where attention has no watts of its own, it draws what the pass around it does.
+        let (prompts, rows, apart) = match phases.attention {
+            Some(_) => (Span::ZERO, Span::ZERO, attention),
+            None => (busy.prompt_attention, busy.row_attention, Span::ZERO),
+        };
         Some(Energy {
-            prefill: joules(phases.prefill, busy.prefill)?,
-            decode: joules(phases.decode, busy.decode + busy.transfer)?,
-            attention: joules(phases.attention, busy.attention)?,
+            prefill: joules(phases.prefill, busy.prefill + prompts)?,
+            decode: joules(phases.decode, busy.decode + busy.transfer + rows)?,
+            attention: joules(phases.attention, apart)?,
             idle: joules(phases.idle, wall.saturating_sub(spent))?,
             covers,
             trust: self.trust,

@@ -63,10 +63,7 @@ pub(super) fn that_cannot_be(catalog: &Catalog) -> Vec<Entry> {
 }
 
 fn recorded() -> Entry {
-    let columns = vec![
-        String::new(),
-        "as long as it took when recorded".to_string(),
-    ];
+    let columns = vec![String::new(), "as recorded".to_string()];
     Entry::plain(RECORDED.to_string(), "", columns, None)
 }
 
