@@ -50,6 +50,7 @@ fn sessions(count: u32, laps: u32, first: u64, growth: u64, output: u64) -> Trac
                 seen: Tokens(seen),
                 seen_computed: Tokens(seen.saturating_sub(1)),
                 again: Tokens::ZERO,
+                reasoning: None,
                 break_estimated: false,
                 gap: Gap::default(),
                 recorded: Recorded::default(),

@@ -17,11 +17,14 @@
 //! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
 //! ```
 
+mod claim;
 mod engine;
 mod hardware;
 mod model;
 mod read;
 mod rig;
+#[cfg(test)]
+mod schemas;
 
 use std::fmt;
 use std::io;
@@ -122,6 +125,23 @@ pub(super) const RIGS: Embedded = embed!["rig":
     "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
 ];
+
+/// The published claims that the program carries.
+const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
+
+/// Reads a file of one kind and returns every field that was asked for.
+#[cfg(test)]
+fn fields_asked(kind: &str, name: &str, text: &str) -> std::collections::BTreeSet<String> {
+    let file = File::new(name, text);
+    match kind {
+        "hardware" => drop(hardware::read(&file).unwrap()),
+        "engine" => drop(engine::read(&file).unwrap()),
+        "model" => drop(model::read(&file).unwrap()),
+        "rig" => drop(rig::read(&file).unwrap()),
+        _ => drop(claim::read(&file).unwrap()),
+    }
+    file.asked()
+}
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -243,7 +263,7 @@ impl CatalogError {
 /// Reads the files inside the program.
 pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     let mut catalog = Catalog::default();
-    let mut layer = Layer::new(&mut catalog);
+    let mut layer = Layer::new(&mut catalog, false);
     for (name, text) in HARDWARE {
         layer.hardware(name, text)?;
     }
@@ -256,12 +276,13 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     for (name, text) in RIGS {
         layer.rig(name, text)?;
     }
+    catalog.claims = claim::read(&File::new(CLAIMS.0, CLAIMS.1))?;
     Ok(catalog)
 }
 
 /// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
-    let mut layer = Layer::new(catalog);
+    let mut layer = Layer::new(catalog, true);
     let mut files = 0;
     for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {
@@ -323,11 +344,14 @@ struct Layer<'a> {
     engines: Taken,
     models: Taken,
     rigs: Taken,
+    /// Whether the files are a user's, whose place is told.
+    of_user: bool,
 }
 
 impl Layer<'_> {
-    fn new(catalog: &mut Catalog) -> Layer<'_> {
+    fn new(catalog: &mut Catalog, of_user: bool) -> Layer<'_> {
         Layer {
+            of_user,
             catalog,
             hardware: Taken(Vec::new()),
             engines: Taken(Vec::new()),
@@ -336,11 +360,19 @@ impl Layer<'_> {
         }
     }
 
+    fn note(&mut self, what: What, entry: &str, file: &str) {
+        if self.of_user {
+            let key = (what, entry.to_string());
+            self.catalog.origins.insert(key, file.to_string());
+        }
+    }
+
     fn hardware(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
         let file = File::new(name, text);
         let entry = hardware::read(&file)?;
         self.hardware
             .claim(&file, What::Hardware, &entry.name, &entry.aliases)?;
+        self.note(What::Hardware, &entry.name, name);
         self.catalog.hardware.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -350,6 +382,7 @@ impl Layer<'_> {
         let entry = engine::read(&file)?;
         self.engines
             .claim(&file, What::Engine, &entry.name, &entry.aliases)?;
+        self.note(What::Engine, &entry.name, name);
         self.catalog.engines.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -359,6 +392,7 @@ impl Layer<'_> {
         for entry in model::read(&file)? {
             self.models
                 .claim(&file, What::Model, &entry.name, &entry.aliases)?;
+            self.note(What::Model, &entry.name, name);
             self.catalog.models.insert(entry.name.clone(), entry);
         }
         Ok(())
@@ -368,6 +402,7 @@ impl Layer<'_> {
         let file = File::new(name, text);
         let entry = rig::read(&file)?;
         self.rigs.claim(&file, What::Rig, &entry.name(), &[])?;
+        self.note(What::Rig, &entry.name(), name);
         self.catalog.rigs.insert(entry.name(), entry);
         Ok(())
     }

@@ -6,14 +6,16 @@
 
 pub mod lap;
 pub mod stats;
+mod summary;
 
-use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
+use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
-use crate::units::{Joules, Money, Span, Time, Tokens};
+use crate::units::{Span, Time, Tokens};
 use lap::LapParts;
 use stats::Quantiles;
 use std::collections::BTreeMap;
+pub use summary::{FAILURES, Summary, TokenTotals};
 
 /// One call and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,71 +111,6 @@ pub struct RunRow {
     /// The time its main thread's laps cover.
     pub main: Span,
 }
-
-/// Sums of tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct TokenTotals {
-    /// Prompt tokens.
-    pub prompt: Tokens,
-    /// Those taken from a cache.
-    pub cached: Tokens,
-    /// Those that a clairvoyant cache of the same size would have given, where known; no event says.
-    pub cached_optimal: Option<Tokens>,
-    /// Those that a cache without end would have given, where known; no event says.
-    pub cached_unbounded: Option<Tokens>,
-    /// Those that were not.
-    pub computed: Tokens,
-    /// Tokens of answers.
-    pub output: Tokens,
-}
-
-/// The figures over a whole replay. Quantiles are nothing where no value is known.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Summary {
-    /// From the first submission to the last end.
-    pub wall: Span,
-    /// The time in which calls were out, summed over all conversations.
-    pub model: Span,
-    /// The time of tools, summed over all conversations.
-    pub tool: Span,
-    /// How many runs began.
-    pub runs: u32,
-    /// How many laps ended, those of sub-agents included.
-    pub laps: u32,
-    /// How many calls ended, failed ones included.
-    pub calls: u32,
-    /// How many of them were not answered.
-    pub failed_calls: u32,
-    /// Those by how they ended, in the order of [`FAILURES`].
-    pub failures: [u32; FAILURES.len()],
-    /// Runs, from start to end.
-    pub run: Option<Quantiles>,
-    /// Laps, those of sub-agents included.
-    pub lap: Option<Quantiles>,
-    /// Time to first token of the calls that have one.
-    pub ttft: Option<Quantiles>,
-    /// Mean time between tokens of each call with two or more of them.
-    pub itl: Option<Quantiles>,
-    /// Tokens of all calls.
-    pub tokens: TokenTotals,
-    /// Computed prompt tokens, by why.
-    pub classes: TokenClasses,
-    /// Where the time of the main threads' laps went.
-    pub parts: LapParts,
-    /// The waits that the idle cap cut off.
-    pub idle_cut: Span,
-    /// The energy it took, where known.
-    pub energy: Option<Joules>,
-    /// What it cost, where known.
-    pub cost: Option<Money>,
-}
-
-/// The ways in which a call is not answered.
-pub const FAILURES: [Outcome; 3] = [
-    Outcome::RefusedContext,
-    Outcome::RefusedMemory,
-    Outcome::Unavailable,
-];
 
 /// Rows beyond these are made room for as they come.
 pub(crate) const MOST_ROOM: usize = 1 << 22;
@@ -293,6 +230,9 @@ pub struct Metrics {
     retries: BTreeMap<LapKey, Vec<CallId>>,
     idle_cut: Span,
     last_end: Time,
+    /// What bound the calls, and how many did not say.
+    bound: BoundBy,
+    unbound: u32,
 }
 
 impl Metrics {
@@ -327,6 +267,8 @@ impl Metrics {
             summary: Summary::empty(),
         };
         metrics.summary = metrics.summarised(self.idle_cut, self.last_end);
+        let all_told = self.unbound == 0 && metrics.summary.calls > 0;
+        metrics.summary.bound = all_told.then_some(self.bound);
         metrics
     }
 
@@ -356,6 +298,18 @@ impl Metrics {
         let row = &mut self.calls[reply.call.index()];
         row.end(reply);
         let run = row.lap.run;
+        match reply.bound {
+            Some(bound) => {
+                debug_assert_eq!(
+                    bound.total(),
+                    reply.parts.total(),
+                    "what bound {:?} does not sum to it",
+                    reply.call
+                );
+                self.bound += bound;
+            }
+            None => self.unbound += 1,
+        }
         self.run(run).model += reply.finished - reply.submitted;
         self.last_end = self.last_end.max(reply.finished);
     }
@@ -556,31 +510,6 @@ impl RunMetrics {
         summary.model = self.runs.iter().map(|run| run.model).sum();
         summary.tool = self.runs.iter().map(|run| run.tool).sum();
         summary
-    }
-}
-
-impl Summary {
-    fn empty() -> Summary {
-        Summary {
-            wall: Span::ZERO,
-            model: Span::ZERO,
-            tool: Span::ZERO,
-            runs: 0,
-            laps: 0,
-            calls: 0,
-            failed_calls: 0,
-            failures: [0; FAILURES.len()],
-            run: None,
-            lap: None,
-            ttft: None,
-            itl: None,
-            tokens: TokenTotals::default(),
-            classes: TokenClasses::default(),
-            parts: LapParts::default(),
-            idle_cut: Span::ZERO,
-            energy: None,
-            cost: None,
-        }
     }
 }
 

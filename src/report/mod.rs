@@ -4,7 +4,9 @@
 //! [`text`] the answer a person reads, [`csv`] the calls for a spreadsheet; [`inspection`] says what is in a trace.
 
 pub mod catalog;
+pub mod claims;
 pub mod csv;
+mod expense;
 pub mod inspection;
 pub mod json;
 pub mod table;

@@ -4,8 +4,9 @@
 //! request ends, so that its parts sum to its duration exactly.
 
 use super::fine::Fine;
+use super::meter::{BOUNDS, Bound, Mark, Meter, Sums};
 use super::speculation::Gain;
-use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
+use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::units::{Span, Tokens};
 
 /// A request's place in the [`Book`].
@@ -66,6 +67,10 @@ pub struct Seq {
     grown: u64,
     /// Tokens that the last one of them added.
     grown_last: u64,
+    /// What bound its time up to `mark`, and whether the engine has it in since then.
+    bound: Sums,
+    mark: Mark,
+    inside: bool,
 }
 
 impl Seq {
@@ -124,6 +129,13 @@ impl Seq {
         self.output_limit.saturating_sub(self.generated)
     }
 
+    /// Takes note of what has passed since the last time; from now on it is inside the engine, or not.
+    fn fold(&mut self, meter: &Meter, at: Fine, inside: bool) {
+        meter.add_since(&self.mark, self.inside, &mut self.bound);
+        self.mark = meter.mark(at);
+        self.inside = inside;
+    }
+
     fn spend(&mut self, part: Part, amount: Fine) {
         self.spent[part as usize] += amount;
     }
@@ -135,6 +147,8 @@ pub struct Book {
     seqs: Vec<Option<Seq>>,
     unused: Vec<SeqId>,
     gain: Gain,
+    /// What the rig is busy with.
+    pub meter: Meter,
 }
 
 impl Book {
@@ -165,6 +179,9 @@ impl Book {
             fraction: 0,
             grown: 0,
             grown_last: 0,
+            bound: [Fine::ZERO; BOUNDS],
+            mark: self.meter.mark(at),
+            inside: false,
         };
         if let Some(id) = self.unused.pop() {
             self.seqs[id] = Some(seq);
@@ -205,7 +222,8 @@ impl Book {
     ///
     /// `stored` is how far the engine's cache would have reached, had it lost nothing this conversation had stored.
     pub fn admit(&mut self, id: SeqId, at: Fine, cached: u64, stored: u64) {
-        let seq = self.seq_mut(id);
+        let seq = self.seqs[id].as_mut().expect("the request has not ended");
+        seq.fold(&self.meter, at, true);
         seq.computed = cached;
         seq.spend(Part::Queue, at.saturating_sub(seq.accounted));
         seq.accounted = seq.accounted.max(at);
@@ -229,7 +247,8 @@ impl Book {
 
     /// Notes that the engine dropped all state of a request, which waits to be admitted again.
     pub fn preempt(&mut self, id: SeqId) {
-        let seq = self.seq_mut(id);
+        let seq = self.seqs[id].as_mut().expect("the request has not ended");
+        seq.fold(&self.meter, seq.accounted, false);
         seq.lost = seq.lost.max(seq.computed);
         seq.computed = 0;
     }
@@ -283,8 +302,9 @@ impl Book {
 
     /// Ends a request that was answered, and says how it went.
     pub fn close(&mut self, id: SeqId, at: Fine) -> Reply {
-        let seq = self.seqs[id].take().expect("a request ends once");
+        let mut seq = self.seqs[id].take().expect("a request ends once");
         self.unused.push(id);
+        seq.fold(&self.meter, at, false);
         seq.reply(at)
     }
 
@@ -307,6 +327,10 @@ impl Book {
                 client: finished - submitted,
                 ..CallParts::default()
             },
+            bound: Some(BoundBy {
+                overhead: finished - submitted,
+                ..BoundBy::default()
+            }),
         }
     }
 }
@@ -345,6 +369,7 @@ impl Seq {
         );
         let bounds = self.bounds;
         let (submitted, finished) = (self.submitted.time(), at.time());
+        let parts = self.parts(finished - submitted);
         Reply {
             call: self.call.id,
             outcome: if self.generated < self.call.output_tokens.0 {
@@ -364,29 +389,51 @@ impl Seq {
                 broken: Tokens(bounds.broken - bounds.uncached),
                 new: Tokens(bounds.new - bounds.broken),
             },
-            parts: self.parts(finished - submitted),
+            parts,
+            bound: Some(self.bound_by(&parts)),
         }
     }
 
-    /// Rounds the parts to whole nanoseconds by largest remainder, so that they sum to `total`.
-    fn parts(&self, total: Span) -> CallParts {
-        let mut nanos = self.spent.map(Fine::floor_span);
-        let given: Span = nanos.into_iter().sum();
-        let mut missing = (total - given).0;
-        let mut order: Vec<usize> = (0..PARTS)
-            .filter(|&part| self.spent[part] > Fine::ZERO)
-            .collect();
-        order.sort_by_key(|&part| (std::cmp::Reverse(self.spent[part].remainder()), part));
-        // A request that took no time at all has no part to round up.
-        for &part in order.iter().cycle().take(if order.is_empty() {
-            0
-        } else {
-            missing as usize
-        }) {
-            nanos[part] += Span(1);
-            missing -= 1;
+    /// Rounds the bounds to whole nanoseconds, so that they sum to the call's duration.
+    ///
+    /// What the accounts do not see - a wait for state that is loaded while nothing else happens - is a transfer. What
+    /// was read again because it had been lost is charged to the memory that was too small, not to the arithmetic.
+    fn bound_by(&self, parts: &CallParts) -> BoundBy {
+        let mut sums = self.bound;
+        let seen: Fine = sums.iter().copied().sum();
+        let whole: Fine = self.spent.iter().copied().sum();
+        sums[Bound::Transfer as usize] += whole.saturating_sub(seen);
+        let mut excess = seen.saturating_sub(whole);
+        for sum in &mut sums {
+            let taken = (*sum).min(excess);
+            *sum = *sum - taken;
+            excess = excess - taken;
         }
-        assert_eq!(missing, 0, "{missing} ns of a request are in no part");
+        let nanos = rounded(sums, parts.total());
+        let of = |bound: Bound| nanos[bound as usize];
+        let mut bound = BoundBy {
+            weights: of(Bound::Weights),
+            kv: of(Bound::Kv),
+            compute: of(Bound::Compute),
+            overhead: of(Bound::Overhead),
+            transfer: of(Bound::Transfer),
+            slots: of(Bound::Slots),
+            kv_memory: of(Bound::Memory),
+            turn: of(Bound::Turn),
+        };
+        let mut lost = parts.reread_evicted;
+        for from in [&mut bound.compute, &mut bound.weights] {
+            let taken = lost.min(*from);
+            *from -= taken;
+            bound.kv_memory += taken;
+            lost -= taken;
+        }
+        bound
+    }
+
+    /// Rounds the parts to whole nanoseconds, so that they sum to `total`.
+    fn parts(&self, total: Span) -> CallParts {
+        let nanos = rounded(self.spent, total);
         let of = |part: Part| nanos[part as usize];
         CallParts {
             client: Span::ZERO,
@@ -400,4 +447,29 @@ impl Seq {
             contention: of(Part::Contention),
         }
     }
+}
+
+/// Rounds amounts to whole nanoseconds by largest remainder, so that they sum to `total`.
+///
+/// # Panics
+/// When `total` is less than the amounts, or there are none of which it could be.
+fn rounded<const N: usize>(amounts: [Fine; N], total: Span) -> [Span; N] {
+    let mut nanos = amounts.map(Fine::floor_span);
+    let given: Span = nanos.into_iter().sum();
+    let mut missing = (total - given).0;
+    let mut order: Vec<usize> = (0..N)
+        .filter(|&place| amounts[place] > Fine::ZERO)
+        .collect();
+    order.sort_by_key(|&place| (std::cmp::Reverse(amounts[place].remainder()), place));
+    // A request that took no time at all has no part to round up.
+    for &place in order.iter().cycle().take(if order.is_empty() {
+        0
+    } else {
+        missing as usize
+    }) {
+        nanos[place] += Span(1);
+        missing -= 1;
+    }
+    assert_eq!(missing, 0, "{missing} ns of a request are in no part");
+    nanos
 }

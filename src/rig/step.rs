@@ -8,6 +8,7 @@ use super::book::{Book, SeqId};
 use super::cost::{Graph, StepCost};
 use super::engine::{Engine, Step};
 use super::fine::Fine;
+use super::meter::{Bound, Busy, Heat, Limits, stretched};
 use crate::call::{Call, Reply};
 use crate::units::Time;
 
@@ -20,6 +21,8 @@ struct Running {
     times: u64,
     /// What the step is made of, to tell how long a number of repetitions lasts.
     graphs: Vec<Graph>,
+    /// How many thousandths as long it takes as on a machine that has rested.
+    stretch: u64,
 }
 
 /// An engine with its clock.
@@ -44,6 +47,10 @@ pub struct StepLoop<E> {
     complete: Vec<SeqId>,
     /// Whether runs of decode steps are made in one go; off only to check that it makes no difference.
     coalesce: bool,
+    /// What limits how much the engine takes in, to tell why requests wait.
+    limits: Limits,
+    /// How warm the machine is, where sustained load is to slow it.
+    heat: Option<Heat>,
     /// Every pass made so far and how often in a row, where somebody wants to know.
     passes: Option<Vec<(Graph, u64)>>,
 }
@@ -66,6 +73,8 @@ impl<E: Engine> StepLoop<E> {
             refused: Vec::new(),
             complete: Vec::new(),
             coalesce: true,
+            limits: Limits::default(),
+            heat: None,
             passes: None,
         }
     }
@@ -119,6 +128,7 @@ impl<E: Engine> StepLoop<E> {
             // Transfers follow each other; while another's state moves, a request stands.
             self.book.charge_standing(seq, self.clock);
             self.clock += length;
+            self.book.meter.moved(length);
             self.book.charge_transfer(seq, self.clock);
         }
         if self.step.rows.is_empty() {
@@ -134,14 +144,40 @@ impl<E: Engine> StepLoop<E> {
         } else {
             1
         };
+        let reads = graphs.iter().any(|graph| !graph.chunks.is_empty());
+        let heat = self.heat.as_ref().filter(|_| reads);
+        let stretch = heat.map_or(1000, |heat| heat.stretch(self.clock));
+        self.book.meter.begin(self.clock, self.why_others_wait());
         self.running = Some(Running {
             from: self.clock,
-            end: self.clock + self.cost.steps(&graphs, times),
+            end: self.clock + stretched(self.cost.steps(&graphs, times), stretch),
             times,
             graphs,
+            stretch,
         });
         if let Some(ready) = self.engine.next_ready().filter(|_| times > 1) {
             self.cut(|end| end >= ready);
+        }
+    }
+
+    /// Returns why requests wait that have no part in the step that was just planned.
+    fn why_others_wait(&self) -> Bound {
+        let inside = (self.step.rows.len() + self.step.standing.len()) as u64;
+        let tokens: u64 = self
+            .step
+            .rows
+            .iter()
+            .map(|row| row.chunk.unwrap_or(1))
+            .sum();
+        let reads = self.step.rows.iter().any(|row| row.chunk.is_some());
+        if self.book.len() as u64 <= inside {
+            Bound::Turn
+        } else if self.limits.slots.is_some_and(|slots| inside >= slots) {
+            Bound::Slots
+        } else if self.limits.step_tokens.map_or(reads, |most| tokens >= most) {
+            Bound::Turn
+        } else {
+            Bound::Memory
         }
     }
 
@@ -178,6 +214,7 @@ impl<E: Engine> StepLoop<E> {
             self.engine
                 .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
             let alone = self.cost.steps(&self.alone, running.times);
+            let alone = stretched(alone, running.stretch);
             match row.chunk {
                 Some(tokens) => self.book.charge_chunk(row.seq, tokens, alone, length, end),
                 None => self
@@ -189,6 +226,13 @@ impl<E: Engine> StepLoop<E> {
             self.book.charge_standing(seq, end);
         }
         self.clock = end;
+        self.book
+            .meter
+            .end(&self.cost, &running.graphs, running.times, length);
+        let reads = running.graphs.iter().any(|graph| !graph.chunks.is_empty());
+        if let Some(heat) = self.heat.as_mut().filter(|_| reads) {
+            heat.worked(running.from, end);
+        }
         if let Some(passes) = &mut self.passes {
             passes.extend(
                 running
@@ -232,6 +276,14 @@ impl<E: Engine> Backend for StepLoop<E> {
         }
         let end = self.running.as_ref().map(|running| running.end);
         end.or(self.wake).map(Fine::time)
+    }
+
+    fn equip(&mut self, limits: Limits, heat: Option<Heat>) {
+        (self.limits, self.heat) = (limits, heat);
+    }
+
+    fn busy(&self) -> Option<Busy> {
+        Some(self.book.meter.busy())
     }
 
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {

@@ -4,20 +4,22 @@
 //! cost coefficients. A setting that would be ignored is an error.
 
 mod devices;
+mod machine;
 mod speculation;
 mod tiers;
 
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
-    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown,
+    Catalog, EngineProfile, Hardware, HeldOut, Model, Platform, Point, SettingValue, Unknown, What,
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
 use crate::rig::cost::Coefficients;
+use crate::rig::power::{CapError, Draw};
 use crate::rig::{Rig, roofline};
 use crate::trace::content::Content;
-use crate::units::three_digits;
+use crate::units::{Bytes, three_digits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,12 +37,31 @@ pub enum RigError {
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
     #[error(
-        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant` or `rig.disk_bandwidth`"
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant`, `rig.disk_bandwidth`, `rig.power_cap_w`, `rig.power_prefill_w`, `rig.power_decode_w`, `rig.power_idle_w` or `rig.sustained_load`"
     )]
     Scope(String),
-    /// The rate of the disk is not a rate.
-    #[error("`rig.disk_bandwidth={0}` is not known; expected GB/s from 0.01 to 10000")]
-    Disk(String),
+    /// A setting of the machine is none.
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
+    /// A power cap cannot be set.
+    #[error(transparent)]
+    Cap(#[from] CapError),
+    /// The weights do not fit.
+    #[error(
+        "{model} does not fit {hardware}: its weights take {needs}, and {engine} can use {has} there"
+    )]
+    TooLarge {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+        /// The engine.
+        engine: String,
+        /// What the weights take.
+        needs: Bytes,
+        /// What there is.
+        has: Bytes,
+    },
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -142,8 +163,10 @@ pub fn build(
         .iter()
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
+    fits(&parts)?;
     let values = Values::resolve(&parts, &of_engine)?;
-    let OfRig { variant, disk } = OfRig::parse(&of_rig)?;
+    let machine = machine::read(&of_rig)?;
+    let variant = machine.variant.as_deref();
     devices::check(&parts, &values)?;
     let (kept, one) = (
         devices::kept(&parts, &values),
@@ -155,6 +178,7 @@ pub fn build(
         ..parts
     };
     let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    let heat = machine.take_hold(&parts, &mut cost)?;
     if parts.engine.name == "llama.cpp" {
         tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
     }
@@ -164,7 +188,7 @@ pub fn build(
         cost.known_by = format!("{}; plain passes: {}", speculating.known_by, cost.known_by);
     }
     let engines::Built {
-        backend,
+        mut backend,
         cache,
         mut shown,
     } = engines::build(
@@ -172,7 +196,7 @@ pub fn build(
         &values,
         cost.coefficients,
         speculating.as_ref(),
-        disk,
+        machine.disk,
         content,
     )?;
     if let Some(speculating) = &speculating {
@@ -184,11 +208,16 @@ pub fn build(
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
-    if let Some(disk) = disk {
-        shown.insert(tiers::DISK.to_string(), disk.to_string());
-    }
-    if let Some(variant) = variant {
-        shown.insert("rig.variant".to_string(), variant.to_string());
+    backend.equip(machine::limits(&parts, &values, &shown), heat);
+    shown.extend(of_rig.iter().cloned());
+    for (what, name) in [
+        (What::Hardware, &parts.hardware.name),
+        (What::Engine, &parts.engine.name),
+        (What::Model, &parts.model.name),
+    ] {
+        if let Some(file) = catalog.origin(what, name) {
+            cost.known_by = format!("{}; the {what} is that of {file}", cost.known_by);
+        }
     }
     let point = OperatingPoint {
         name: spec.to_string(),
@@ -206,37 +235,15 @@ pub fn build(
     Ok(Rig {
         point,
         cache,
+        draw: Some(Draw::new(
+            parts.hardware,
+            computing(&parts),
+            machine.power_cap,
+            machine.measured,
+        )),
+        price: parts.hardware.price.clone(),
         backend,
     })
-}
-
-/// What belongs to the rig itself.
-#[derive(Clone, Copy, Default)]
-struct OfRig<'s> {
-    /// The state of the machine that was asked for.
-    variant: Option<&'s str>,
-    /// The rate at which its disk is read, in GB/s.
-    disk: Option<f64>,
-}
-
-impl<'s> OfRig<'s> {
-    fn parse(settings: &'s [(String, String)]) -> Result<OfRig<'s>, RigError> {
-        let mut of_rig = OfRig::default();
-        for (key, value) in settings {
-            match key.as_str() {
-                "rig.variant" => of_rig.variant = Some(value),
-                tiers::DISK => {
-                    let rate = value
-                        .parse()
-                        .ok()
-                        .filter(|rate| (0.01..=1e4).contains(rate));
-                    of_rig.disk = Some(rate.ok_or_else(|| RigError::Disk(value.clone()))?);
-                }
-                _ => return Err(RigError::Scope(key.clone())),
-            }
-        }
-        Ok(of_rig)
-    }
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {
@@ -257,13 +264,6 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
-    if !engine.loads(model) {
-        return Err(RigError::Format {
-            engine: engine.title.clone(),
-            model: model.name.clone(),
-            loads: engine.loads.join(", "),
-        });
-    }
     let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
     if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
         return Err(RigError::Platform {
@@ -272,11 +272,34 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
             platform: hardware.platform.word(),
         });
     }
+    if !engine.loads(model) {
+        return Err(RigError::Format {
+            engine: engine.title.clone(),
+            model: model.name.clone(),
+            loads: engine.loads.join(", "),
+        });
+    }
     Ok(Parts {
         hardware,
         engine,
         version,
         model,
+    })
+}
+
+/// Refuses a model whose weights the engine could not load; llama.cpp leaves layers of it in a host's own memory.
+fn fits(parts: &Parts<'_>) -> Result<(), RigError> {
+    let (needs, has) = (parts.model.weights.value, parts.hardware.usable_total());
+    let spills = parts.engine.name == "llama.cpp" && !parts.hardware.unified_memory;
+    if spills || needs < has {
+        return Ok(());
+    }
+    Err(RigError::TooLarge {
+        model: parts.model.name.clone(),
+        hardware: parts.hardware.title.clone(),
+        engine: parts.engine.title.clone(),
+        needs,
+        has,
     })
 }
 
@@ -461,6 +484,45 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
             calibration.calibrated_on.join(", ")
         ),
     }
+}
+
+/// What a rig's times rest on.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Basis {
+    /// Measurements of that very combination, and the error on those that were left out.
+    Calibrated(Option<HeldOut>),
+    /// Measurements of the same hardware and passes, of this rig.
+    CarriedOver(String),
+    /// Specifications and typical efficiencies.
+    Roofline,
+}
+
+impl Basis {
+    /// Returns the word used in reports.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Basis::Calibrated(_) => "calibrated",
+            Basis::CarriedOver(_) => "carried over",
+            Basis::Roofline => "roofline",
+        }
+    }
+}
+
+/// Returns what the times of a rig rest on, or why there is no such rig.
+pub fn basis(spec: &str, catalog: &Catalog) -> Result<Basis, RigError> {
+    let parts = look_up(spec, catalog)?;
+    fits(&parts)?;
+    let engine = computing(&parts);
+    let own = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name);
+    Ok(match own {
+        Some(profile) if engine == parts.engine.name => {
+            Basis::Calibrated(profile.default.error.clone())
+        }
+        Some(profile) => Basis::CarriedOver(profile.name()),
+        None => relative(&parts, catalog).map_or(Basis::Roofline, |profile| {
+            Basis::CarriedOver(profile.name())
+        }),
+    })
 }
 
 /// Returns the operating point on the same hardware and engine, or on one such device, whose model is most like this one.

@@ -45,6 +45,7 @@ impl Backend for Table {
         };
         let part = |on: bool| if on { span } else { Span::ZERO };
         self.flying.push(Reply {
+            bound: None,
             call: call.id,
             outcome,
             submitted: now,

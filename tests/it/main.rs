@@ -3,6 +3,7 @@
 mod accuracy;
 mod agent;
 mod bound;
+mod boxes;
 mod cli;
 mod devices;
 mod documents;

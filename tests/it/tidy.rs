@@ -37,7 +37,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 13] = [
+const SERIALISES: [&str; 14] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -50,6 +50,7 @@ const SERIALISES: [&str; 13] = [
     "wire.rs",
     "report/json.rs",
     "report/catalog.rs",
+    "report/claims.rs",
     "report/inspection.rs",
 ];
 
