@@ -251,6 +251,7 @@ impl Book {
         seq.fold(&self.meter, seq.accounted, false);
         seq.lost = seq.lost.max(seq.computed);
         seq.computed = 0;
+        (seq.grown, seq.grown_last) = (0, 0);
     }
 
     /// Charges a prompt chunk of a step that lasted `step` and would have lasted `alone` without anybody else; the

@@ -530,9 +530,12 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
     // The same hardware counts more than one device of those that this hardware has several of.
     let near = |name: &str| {
         let same = name == parts.hardware.name;
-        let one = catalog.hardware(name).is_ok_and(|one| {
-            parts.hardware.devices > 1 && one.devices == 1 && one.chip == parts.hardware.chip
-        });
+        let several = catalog
+            .hardware(&parts.hardware.name)
+            .is_ok_and(|all| all.devices > 1);
+        let one = catalog
+            .hardware(name)
+            .is_ok_and(|one| several && one.devices == 1 && one.chip == parts.hardware.chip);
         (same || one).then_some(same)
     };
     let alike = |profile: &RigProfile| {

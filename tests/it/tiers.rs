@@ -486,12 +486,8 @@ fn hicache_brings_back_what_the_tree_lost() {
             share: Share::Head,
             conduct: Conduct::default(),
         };
-        let replayed = replay(
-            &trace,
-            &Workload::new(&trace, plan, 0),
-            rig,
-            &mut Vec::new(),
-        );
+        let workload = Workload::new(&trace, plan, 0);
+        let replayed = replay(&trace, &workload, rig, &mut Vec::new());
         let (mut evicted, mut moved) = (0, Span::ZERO);
         for call in replayed.metrics.calls() {
             assert_eq!(call.outcome, Outcome::Ok);

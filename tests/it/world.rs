@@ -11,10 +11,8 @@ use laptime::fleet::{Fleet, Plan, Share};
 use laptime::rig::cost::{Coefficients, Speculation, StepCost};
 use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
-use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
-use laptime::rig::speculation::{Drafter, Gain};
 use laptime::rig::step::StepLoop;
 use laptime::rng::{Stream, stream};
 use laptime::sim;
@@ -84,13 +82,14 @@ impl World {
         let mut settings = settings(&mut dice, &trace);
         if let Settings::Vllm(vllm) = &mut settings {
             let states = vllm.state_blocks > 0;
-            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm.num_gpu_blocks, states);
+            vllm.offload =
+                rigs::offload(&mut Dice::new(seed, "offload"), vllm.num_gpu_blocks, states);
         }
         if let Settings::Sglang(sglang) = &mut settings {
-            sglang.offload = offload(&mut Dice::new(seed, "offload"), sglang.pages, false);
+            sglang.offload = rigs::offload(&mut Dice::new(seed, "offload"), sglang.pages, false);
             sglang.offload.blocking = true;
         }
-        let speculation = speculation(&mut Dice::new(seed, "speculation"), &mut settings);
+        let speculation = rigs::speculation(&mut Dice::new(seed, "speculation"), &mut settings);
         let captured = match settings {
             Settings::Vllm(_) | Settings::Sglang(_) if dice.percent(50) => vec![1, 2, 4, 8],
             _ => Vec::new(),
@@ -238,60 +237,6 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
     }
 }
 
-/// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
-fn offload(dice: &mut Dice, device_blocks: u64, states: bool) -> vllm::Offload {
-    if dice.percent(50) {
-        return vllm::Offload::default();
-    }
-    let tier = vllm::Offload {
-        blocks: device_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
-        latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
-        block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
-        compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
-        chunk: dice.pick(&[0, 1, 1, 4]),
-        blocking: dice.percent(40),
-        disk_blocks: device_blocks * dice.pick(&[0, 0, 5, 50]) / 10,
-        disk_latency: Fine::from_secs(dice.pick(&[0.0, 0.001])),
-        disk_block_time: Fine::from_secs(dice.pick(&[0.000_05, 0.003])),
-    };
-    if !states {
-        return tier;
-    }
-    // Recurrent states are kept by vLLM's own tier alone.
-    vllm::Offload {
-        chunk: 0,
-        blocking: false,
-        disk_blocks: 0,
-        ..tier
-    }
-}
-
-/// Drafts, in a third of the worlds whose engine can verify them: from never to always accepted.
-fn speculation(dice: &mut Dice, settings: &mut Settings) -> Option<Speculation> {
-    if !dice.percent(35) {
-        return None;
-    }
-    let drafts = dice.between(1, 7);
-    match settings {
-        Settings::Vllm(vllm) => {
-            vllm.drafts = drafts;
-            vllm.drops_last_block = dice.percent(50);
-        }
-        Settings::Llama(llama) => llama.drafts = drafts,
-        Settings::Sglang(sglang) => sglang.drafts = drafts,
-        Settings::Mlx(_) => {}
-        Settings::Ollama(..) | Settings::TrtLlm(_) => return None,
-    }
-    let accepted = drafts as f64 * dice.pick(&[0.0, 0.1, 0.333_3, 0.5, 0.87, 1.0]);
-    let drafter = dice.pick(&[Drafter::Head, Drafter::Model, Drafter::Ngram]);
-    Some(Speculation {
-        drafts,
-        gain: Gain::new(accepted),
-        drafter,
-        model: (drafter == Drafter::Model).then(|| coefficients(dice)),
-    })
-}
-
 fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
     let parallel = dice.pick(&[1, 2, 4]);
     let unified = dice.percent(50);
@@ -325,7 +270,7 @@ fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
     }
 }
 
-fn coefficients(dice: &mut Dice) -> Coefficients {
+pub(crate) fn coefficients(dice: &mut Dice) -> Coefficients {
     // Steps of whole milliseconds meet waits of whole milliseconds.
     let even = dice.percent(30);
     let some = |value: f64| if even { 0.0 } else { value };

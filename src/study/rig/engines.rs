@@ -52,19 +52,7 @@ pub(super) fn build(
     let with_drafter = speculating.map(|speculating| parts.with_model(&speculating.sized));
     let parts = with_drafter.as_ref().unwrap_or(parts);
     let drafts = speculating.map_or(0, |speculating| speculating.cost.drafts);
-    let step_cost = |captured: Vec<u64>| {
-        // Sizes are in tokens; an answer has its drafts beside it.
-        let mut rows: Vec<u64> = captured
-            .iter()
-            .map(|tokens| tokens.div_ceil(1 + drafts))
-            .collect();
-        rows.dedup();
-        let cost = StepCost::new(coefficients, rows);
-        match speculating {
-            Some(speculating) => cost.speculating(speculating.cost),
-            None => cost,
-        }
-    };
+    let step_cost = |captured| step_cost(coefficients, captured, speculating);
     let plain = step_cost(Vec::new());
     let (backend, cache, shown) = match parts.engine.name.as_str() {
         "vllm" => {
@@ -74,43 +62,30 @@ pub(super) fn build(
             let block = settings.block_size;
             settings.offload = tiers::vllm(parts, values, block, &coefficients, disk)?;
             starts(&settings)?;
-            let sizes = if values.on("enforce_eager") {
-                Vec::new()
-            } else {
-                captured(settings.max_num_seqs)
-            };
-            let cost = step_cost(sizes);
+            let eager = values.on("enforce_eager");
+            let cost = step_cost(captured(if eager { 0 } else { settings.max_num_seqs }));
             let cache = Some(settings.cache());
-            (
-                boxed(<vllm::Vllm>::new(settings, content), cost),
-                cache,
-                shown,
-            )
+            let server = <vllm::Vllm>::new(settings, content);
+            (boxed(server, cost), cache, shown)
         }
         "sglang" => {
             let (mut settings, shown) = sglang_settings(parts, values);
             settings.drafts = drafts;
             let pages = (settings.page_size, settings.pages);
             settings.offload = tiers::hicache(parts, values, pages, &coefficients, disk)?;
-            let sizes = if values.on("disable_cuda_graph") {
-                Vec::new()
+            let eager = values.on("disable_cuda_graph");
+            let most = if eager {
+                0
             } else {
-                sglang_captured(values.count("cuda_graph_max_bs"))
+                values.count("cuda_graph_max_bs")
             };
-            let cost = step_cost(sizes);
-            (
-                boxed(sglang::Sglang::new(settings, content), cost),
-                None,
-                shown,
-            )
+            let server = sglang::Sglang::new(settings, content);
+            (boxed(server, step_cost(sglang_captured(most))), None, shown)
         }
         "trt-llm" => {
             let (settings, shown) = trt_settings(parts, values);
-            (
-                boxed(trt_llm::TrtLlm::new(settings, content), plain),
-                None,
-                shown,
-            )
+            let server = trt_llm::TrtLlm::new(settings, content);
+            (boxed(server, plain), None, shown)
         }
         "mlx-lm" => {
             let mut settings = mlx_settings(parts, values);
@@ -118,19 +93,13 @@ pub(super) fn build(
                 // With a draft model requests are served one by one.
                 (settings.decode_concurrency, settings.prompt_concurrency) = (1, 1);
             }
-            (
-                boxed(mlx_lm::MlxLm::new(settings, content), plain),
-                None,
-                Shown::new(),
-            )
+            let server = mlx_lm::MlxLm::new(settings, content);
+            (boxed(server, plain), None, Shown::new())
         }
         "lm-studio" if on_mlx(parts.model) => {
             let settings = lm_studio_mlx(parts, values);
-            (
-                boxed(mlx_lm::MlxLm::new(settings, content), plain),
-                None,
-                Shown::new(),
-            )
+            let server = mlx_lm::MlxLm::new(settings, content);
+            (boxed(server, plain), None, Shown::new())
         }
         "ollama" => {
             let (settings, shown) = ollama_settings(parts, values);
@@ -156,6 +125,22 @@ pub(super) fn build(
         cache,
         shown,
     })
+}
+
+/// Returns the cost of steps, with pure decode batches padded to the captured sizes.
+fn step_cost(
+    coefficients: Coefficients,
+    captured: Vec<u64>,
+    speculating: Option<&Speculating>,
+) -> StepCost {
+    let Some(speculating) = speculating else {
+        return StepCost::new(coefficients, captured);
+    };
+    // Sizes are in tokens; an answer has its drafts beside it.
+    let width = 1 + speculating.cost.drafts;
+    let mut rows: Vec<u64> = captured.iter().map(|size| size.div_ceil(width)).collect();
+    rows.dedup();
+    StepCost::new(coefficients, rows).speculating(speculating.cost)
 }
 
 fn boxed<E: Engine + Send + 'static>(engine: E, cost: StepCost) -> Box<dyn Backend + Send> {
