@@ -164,6 +164,11 @@ fn what_does_not_go_together_is_refused_in_a_sentence() {
         ),
         ("dgx-spark/vllm/deepseek-v3-fp8", "its weights take"),
         ("rtx-4090/vllm/llama-3.1-70b-awq", "does not fit"),
+        (
+            "h100/lm-studio/llama-3.1-8b-mlx-8bit",
+            "is made for MLX, which does not run on NVIDIA H100",
+        ),
+        ("h100/llama.cpp/llama-3.1-8b-mlx-8bit", "does not load"),
     ] {
         let ran = replay(&["--rig", rig]);
         assert_eq!(ran.code, Some(2), "{rig}");
