@@ -113,11 +113,13 @@ fn limit(metric: Metric, ceiling: &Ceiling) -> String {
     };
     let figure = three_digits(ceiling.hard);
     let by = ceiling.by.words();
-    format!(
-        "{end} {figure} {} by {by} ({})",
-        metric.unit(),
-        ceiling.trust
-    )
+    let (unit, trust) = (metric.unit(), ceiling.trust);
+    let expected = three_digits(ceiling.expected);
+    if expected == figure {
+        format!("{end} {figure} {unit} by {by} ({trust})")
+    } else {
+        format!("{end} {figure} {unit} by {by}, {expected} to be expected ({trust})")
+    }
 }
 
 fn verdict(one: &Judged) -> Cell {
@@ -149,7 +151,9 @@ pub fn of_one(judged: &[Judged], look: Look) -> String {
         ]);
     }
     text += &table.render();
-    if let [only] = judged {
+    if let [only] = judged
+        && only.verdict != Verdict::Possible
+    {
         let _ = write!(text, "\n  {}\n", wrapped(&only.why, look.width, 2));
     }
     text

@@ -6,6 +6,7 @@ use crate::study::economy::{DEFAULTS_FROM, Economy, Prices};
 use crate::study::replay::Replay;
 use crate::units::{Money, three_digits};
 use anstyle::Style;
+use std::fmt::Write;
 
 const TITLE: Style = Style::new().bold();
 const UNKNOWN: &str = "-";
@@ -38,7 +39,7 @@ pub(super) fn block(replay: &Replay<'_>, look: Look) -> String {
     lines.push(basis(economy));
     let mut text = painted("energy and cost", TITLE) + "\n";
     for line in lines {
-        text += &format!("  {}\n", wrapped(&line, look.width, 4));
+        let _ = writeln!(text, "  {}", wrapped(&line, look.width, 4));
     }
     text.push('\n');
     text

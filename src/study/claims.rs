@@ -220,7 +220,6 @@ pub fn parse(text: &str) -> Result<Claim, String> {
         match word {
             "tok/s" | "t/s" | "tokens/s" => {}
             "s" => seconds = true,
-            "at" | "of" | "streams" | "tokens" => {}
             _ if metric.is_some() => named = metric,
             _ => {
                 let count = |text: &str| thousands(text).ok_or_else(shape);

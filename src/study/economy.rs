@@ -128,7 +128,7 @@ impl Prices {
                 _ => {
                     return Err(PriceError::Unknown {
                         key: key.to_string(),
-                        suggestions: suggest::suggest(key, KEYS.into_iter()),
+                        suggestions: suggest::suggest(key, KEYS),
                     });
                 }
             }

@@ -87,6 +87,14 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The files are MLX's, which has one platform.
+    #[error("{model} is made for MLX, which does not run on {hardware}")]
+    Mlx {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+    },
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
@@ -264,8 +272,7 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
-    let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
-    if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
+    if engine.backend(hardware.platform).is_none() {
         return Err(RigError::Platform {
             engine: engine.title.clone(),
             hardware: hardware.title.clone(),
@@ -277,6 +284,12 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
             engine: engine.title.clone(),
             model: model.name.clone(),
             loads: engine.loads.join(", "),
+        });
+    }
+    if engines::on_mlx(model) && hardware.platform != Platform::Metal {
+        return Err(RigError::Mlx {
+            model: model.name.clone(),
+            hardware: hardware.title.clone(),
         });
     }
     Ok(Parts {

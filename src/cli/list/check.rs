@@ -19,7 +19,7 @@ pub(super) fn one(
     for hardware in catalog.all_hardware() {
         let mut names = std::iter::once(&hardware.name).chain(&hardware.aliases);
         if names.any(|name| called(name)) {
-            judged.push(claims::judge(&claim, hardware, catalog).map_err(unknown)?);
+            judged.push(claims::judge(&claim, hardware, catalog).map_err(|error| unknown(&error))?);
         }
     }
     if judged.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn published(
     markdown: bool,
     catalog: &Catalog,
 ) -> Result<(), Error> {
-    let mut judged = claims::published(catalog).map_err(unknown)?;
+    let mut judged = claims::published(catalog).map_err(|error| unknown(&error))?;
     judged.retain(|one| {
         let name = format!("{} {}", one.hardware, one.claim.model);
         words.iter().all(|word| name.contains(&word.to_lowercase()))
@@ -62,6 +62,6 @@ fn print(
     output::print(&text(judged, output::look()))
 }
 
-fn unknown(error: crate::catalog::Unknown) -> Error {
+fn unknown(error: &crate::catalog::Unknown) -> Error {
     Error::usage(error.to_string()).with_help("`laptime list models` shows names")
 }
