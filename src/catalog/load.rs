@@ -17,6 +17,7 @@
 //! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
 //! ```
 
+mod efficiency;
 mod engine;
 mod hardware;
 mod model;
@@ -119,6 +120,9 @@ pub(super) const RIGS: Embedded = embed!["rig":
     "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
 ];
+
+/// What was learned of machines under engines.
+const EFFICIENCIES: &str = include_str!("data/efficiency.toml");
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -253,12 +257,21 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     for (name, text) in RIGS {
         layer.rig(name, text)?;
     }
+    catalog.efficiencies = efficiency::read(&File::new("efficiency.toml", EFFICIENCIES))?;
     Ok(catalog)
 }
 
-/// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
+/// Reads a folder of files over `catalog`, or a single rig file; an entry replaces the one of the same name whole.
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
     let mut layer = Layer::new(catalog);
+    if folder.is_file() {
+        let name = folder.display().to_string();
+        let text = std::fs::read_to_string(folder).map_err(|source| CatalogError::Read {
+            path: folder.to_path_buf(),
+            source,
+        })?;
+        return layer.rig(&name, &text);
+    }
     let mut files = 0;
     for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {

@@ -5,6 +5,7 @@
 //! and nothing here knows how an engine behaves.
 
 pub mod args;
+pub mod efficiency;
 pub mod engine;
 pub mod hardware;
 pub mod load;
@@ -29,6 +30,7 @@ pub struct Catalog {
     models: BTreeMap<String, Model>,
     engines: BTreeMap<String, EngineProfile>,
     rigs: BTreeMap<String, RigProfile>,
+    efficiencies: Vec<efficiency::Learned>,
 }
 
 /// The kinds of names that can be looked up.
@@ -131,6 +133,11 @@ impl Catalog {
     /// Returns every calibrated operating point in name order.
     pub fn all_rig_profiles(&self) -> impl Iterator<Item = &RigProfile> {
         self.rigs.values()
+    }
+
+    /// Returns the efficiencies that were learned from measurements.
+    pub fn efficiencies(&self) -> &[efficiency::Learned] {
+        &self.efficiencies
     }
 
     /// Returns every machine in name order.

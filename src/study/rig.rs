@@ -5,6 +5,7 @@
 
 mod tiers;
 
+use crate::catalog::efficiency::{Asked, Efficiency, Learned, WeightPath, best};
 use crate::catalog::engine::SettingError;
 use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
@@ -305,16 +306,17 @@ fn cost_of(
         return Err(RigError::NoVariant(variant.to_string()));
     }
     let devices = devices(parts, values);
-    let efficiency = roofline::typical(engine, parts.hardware.platform);
+    let (learned, efficiency) = efficiency(parts.hardware, engine, parts.model, catalog);
     let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
-    let Some(profile) = relative(parts, catalog) else {
+    let same_chip = learned.is_some_and(|learned| learned.chip.is_some());
+    let interval = learned.and_then(|one| one.error.as_ref().map(|error| error.interval));
+    let measured = relative(parts, catalog, same_chip);
+    let Some(profile) = measured else {
         return Ok(Cost {
             coefficients: here,
             trust: Trust::Estimate,
-            interval: None,
-            known_by: "a roofline estimate from specifications and typical efficiencies; \
-                       nothing was measured on this rig"
-                .to_string(),
+            interval,
+            known_by: from_learned(parts, learned),
         });
     };
     let measured = catalog.model(&profile.model)?;
@@ -322,13 +324,81 @@ fn cost_of(
     Ok(Cost {
         coefficients: roofline::transferred(&here, &there, &profile.default.coefficients),
         trust: Trust::Estimate,
-        interval: None,
+        interval,
         known_by: format!(
             "the efficiencies that {} showed on the same hardware and engine, carried over to \
              {}'s sizes; this model was not measured here",
             profile.model, parts.model.name
         ),
     })
+}
+
+/// Returns the efficiencies to expect of a machine under an engine, and where they come from, in words.
+pub fn expected(
+    hardware: &Hardware,
+    engine: &str,
+    model: &Model,
+    catalog: &Catalog,
+) -> (Efficiency, String) {
+    let (learned, efficiency) = efficiency(hardware, engine, model, catalog);
+    let from = match learned {
+        None => "what is typical of the engine".to_string(),
+        Some(Learned { chip: Some(_), .. }) => {
+            format!("what other models show on {}", hardware.title)
+        }
+        Some(_) => "what other machines show under the engine".to_string(),
+    };
+    (efficiency, from)
+}
+
+/// Returns the efficiencies to expect, and where they were learned; typical ones were learned nowhere.
+fn efficiency<'c>(
+    hardware: &Hardware,
+    engine: &str,
+    model: &Model,
+    catalog: &'c Catalog,
+) -> (Option<&'c Learned>, Efficiency) {
+    let platform = hardware.platform;
+    let profile = catalog.engine(engine).ok();
+    let asked = Asked {
+        chip: &hardware.chip,
+        engine,
+        backend: profile.and_then(|one| one.backend(platform)).unwrap_or_default(),
+        path: WeightPath::of(model),
+        sparse: model.moe.is_some(),
+    };
+    let learned = best(catalog.efficiencies(), asked);
+    let efficiency = learned.map_or_else(
+        || roofline::typical(engine, platform),
+        |learned| learned.efficiency,
+    );
+    (learned, efficiency)
+}
+
+/// Says how a rig that was not measured is known.
+fn from_learned(parts: &Parts<'_>, learned: Option<&Learned>) -> String {
+    let Some(learned) = learned else {
+        return "a roofline estimate from specifications and typical efficiencies; \
+                nothing was measured on this rig"
+            .to_string();
+    };
+    let of = match &learned.chip {
+        Some(_) => format!("other models on {}", parts.hardware.title),
+        None => "other machines".to_string(),
+    };
+    let error = learned.error.as_ref().map_or(String::new(), |error| {
+        let percent = |share: f64| three_digits(share * 100.0);
+        let (median, p90) = (percent(error.median), percent(error.p90));
+        format!(
+            "; held-out error of {}: median {median} %, p90 {p90} %",
+            error.what
+        )
+    });
+    format!(
+        "a roofline estimate from specifications, with the efficiencies that {} points of {of} \
+         showed under this engine; nothing was measured on this rig{error}",
+        learned.points
+    )
 }
 
 fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
@@ -356,7 +426,13 @@ fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
 }
 
 /// Returns the operating point on the same hardware and engine whose model is most like this one.
-fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
+///
+/// Where efficiencies were learned of the same chip, they know more than a single model of another family does.
+fn relative<'c>(
+    parts: &Parts<'_>,
+    catalog: &'c Catalog,
+    same_chip: bool,
+) -> Option<&'c RigProfile> {
     let alike = |profile: &&RigProfile| {
         let model = catalog.model(&profile.model).ok();
         let same_family = model.is_some_and(|model| model.family == parts.model.family);
@@ -368,6 +444,7 @@ fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfil
         .filter(|profile| {
             profile.hardware == parts.hardware.name && profile.engine == computing(parts)
         })
+        .filter(|profile| !same_chip || alike(profile).0)
         .max_by_key(alike)
 }
 

@@ -13,6 +13,7 @@ mod tables;
 
 use assess::Found;
 use laptime::catalog::Catalog;
+use laptime::rig::cost::FEATURES;
 use laptime::study::calibrate::{Errors, interval_80};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -31,7 +32,7 @@ fn within(what: &str, errors: &[f64], median: f64, p90: f64) {
 fn committed_profiles_are_what_the_fit_gives() {
     let catalog = Catalog::builtin();
     let check =
-        |hardware: &str, engine: &str, model: &str, variant: Option<&str>, fitted: [f64; 9]| {
+        |hardware: &str, engine: &str, model: &str, variant: Option<&str>, fitted: [f64; FEATURES]| {
             let profile = catalog
                 .rig_profile(hardware, engine, model)
                 .expect("it is calibrated");

@@ -21,7 +21,7 @@ fn server() -> Server {
     })
 }
 
-const TRUE: [f64; FEATURES] = [0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02];
+const TRUE: [f64; FEATURES] = [0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02, 0.0];
 
 fn freedom() -> Freedom {
     Freedom {
@@ -30,12 +30,14 @@ fn freedom() -> Freedom {
             expert_share: 0.0,
             kv_imbalance: 0.0,
             short_tokens: 0,
+            vector_tokens: 0,
             overlap: 1.0,
         },
         half_tokens: vec![16.0, 64.0, 96.0],
-        free: [true, false, true, true, true, false, true, true, true],
+        free: [true, false, true, true, true, false, true, true, true, false],
         least: [0.0; FEATURES],
         slack_s: 0.0,
+        prior: None,
     }
 }
 
