@@ -95,7 +95,7 @@ fn by_path(path: WeightPath, sparse: bool) -> [(usize, usize); 3] {
 /// software adds to a pass is not, and what a switch of kernels costs differs by tens.
 fn firmness(column: usize) -> f64 {
     const SHARED: [f64; TERMS] = [
-        0.03, 0.03, 0.03, 1.0, 1.0, 0.03, 0.1, 0.1, 0.3, 0.03, 0.3, 0.1, 0.03, 0.003, 0.003,
+        0.3, 0.3, 0.3, 1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 0.3, 0.3, 0.3, 0.03, 0.01, 0.01,
     ];
     match column {
         shared if shared < TERMS => SHARED[shared],
