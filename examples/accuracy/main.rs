@@ -23,7 +23,9 @@ fn main() -> std::io::Result<()> {
     let folder = root.join("src/catalog/data/rig");
     let builtin = Catalog::builtin();
     let shipped = profile::shipped(&published, &found, &builtin);
-    let rigs = shipped.iter().map(|rig| profile::published_file(rig, &published));
+    let rigs = shipped
+        .iter()
+        .map(|rig| profile::published_file(rig, &published, &builtin));
     for (name, text) in profile::files(&found).into_iter().chain(rigs) {
         std::fs::write(folder.join(name), text)?;
     }

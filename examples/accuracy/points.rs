@@ -279,7 +279,9 @@ pub(crate) fn recorded_freedom(model: &Model) -> Freedom {
         } else {
             RECORDED_DENSE
         }],
-        free: [true, sparse, false, false, true, false, true, true, false, false],
+        free: [
+            true, sparse, false, false, true, false, true, true, false, false,
+        ],
         least,
         slack_s: 0.05,
         prior: None,

@@ -216,16 +216,26 @@ pub(crate) fn efficiencies(table: &[Learned]) -> String {
 
 /// Returns the rigs to ship: of every machine, engine and model of the catalogue that was measured enough and has no
 /// profile of its own study, the one with the backend that is usual there, else the one with the most points.
-pub(crate) fn shipped<'p>(published: &'p Published, found: &Found, catalog: &Catalog) -> Vec<&'p PublishedRig> {
+pub(crate) fn shipped<'p>(
+    published: &'p Published,
+    found: &Found,
+    catalog: &Catalog,
+) -> Vec<&'p PublishedRig> {
     let mut best: BTreeMap<[&str; 3], (&PublishedRig, (bool, usize))> = BTreeMap::new();
     for rig in &published.rigs {
-        let (Ok(hardware), Ok(engine)) = (catalog.hardware(&rig.hardware), catalog.engine(&rig.engine)) else {
+        let (Ok(hardware), Ok(engine)) =
+            (catalog.hardware(&rig.hardware), catalog.engine(&rig.engine))
+        else {
             continue;
         };
         let own = |model: &str| model == rig.model;
         let studied = found.fleet.iter().any(|one| {
-            one.point.engine == rig.engine && own(one.point.model) && one.point.hardware.contains(&rig.hardware.as_str())
-        }) || (rig.hardware == "rtx-pro-6000" && rig.engine == "vllm" && found.recorded.iter().any(|one| own(one.model)));
+            one.point.engine == rig.engine
+                && own(one.point.model)
+                && one.point.hardware.contains(&rig.hardware.as_str())
+        }) || (rig.hardware == "rtx-pro-6000"
+            && rig.engine == "vllm"
+            && found.recorded.iter().any(|one| own(one.model)));
         let old = published.points[rig.points[0]].group(&hardware.chip).old;
         if catalog.model(&rig.model).is_err() || old || studied {
             continue;
@@ -241,22 +251,29 @@ pub(crate) fn shipped<'p>(published: &'p Published, found: &Found, catalog: &Cat
 }
 
 /// Returns the file of a rig that was fitted to published points: its name and text.
-pub(crate) fn published_file(rig: &PublishedRig, published: &Published) -> (String, String) {
-    let plain = |text: &str| -> String {
-        let lower = text.to_lowercase();
-        lower
-            .chars()
-            .map(|one| if one.is_ascii_alphanumeric() || ".-_".contains(one) { one } else { '-' })
-            .collect()
-    };
-    let ids: Vec<&str> = rig.points.iter().map(|&at| published.points[at].id.as_str()).collect();
+pub(crate) fn published_file(
+    rig: &PublishedRig,
+    published: &Published,
+    catalog: &Catalog,
+) -> (String, String) {
+    let engine = catalog.engine(&rig.engine).expect("it is in the catalogue");
+    let version = &engine.default_version;
+    let ids: Vec<&str> = rig
+        .points
+        .iter()
+        .map(|&at| published.points[at].id.as_str())
+        .collect();
     let errors: Vec<f64> = rig.fit.held_out.iter().map(|held| held.error).collect();
     let reach = interval_80(&errors).1.max(RUN_REACH);
-    let captured = if rig.engine == "vllm" { CapturedGraphs::Vllm } else { CapturedGraphs::None };
+    let captured = if rig.engine == "vllm" {
+        CapturedGraphs::Vllm
+    } else {
+        CapturedGraphs::None
+    };
     let profile = RigProfile {
         hardware: rig.hardware.clone(),
         engine: rig.engine.clone(),
-        engine_version: plain(&rig.version),
+        engine_version: version.to_string(),
         model: rig.model.clone(),
         captured_graphs: captured,
         trust: Trust::Calibrated,
@@ -282,7 +299,7 @@ pub(crate) fn published_file(rig: &PublishedRig, published: &Published) -> (Stri
         variants: BTreeMap::new(),
         notes: vec![
             "benchmark rates as published, of one machine; what they do not show is what other models and machines lead one to expect".to_string(),
-            format!("measured with the {} backend", rig.backend),
+            format!("measured with build {} and the {} backend; taken to behave as version {version}", rig.version, rig.backend),
         ],
     };
     let name = format!("{}.{}.{}.toml", rig.hardware, rig.engine, rig.model);

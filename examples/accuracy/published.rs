@@ -113,20 +113,27 @@ pub(crate) fn read_points(folder: &Path) -> Vec<Point> {
     let rows = read::read("published_points.csv", &text)
         .expect("the table can be read")
         .rows;
-    let named = tables::texts(&file, ["id", "hardware", "host", "engine", "backend", "version", "model"]);
+    let named = tables::texts(
+        &file,
+        [
+            "id", "hardware", "host", "engine", "backend", "version", "model",
+        ],
+    );
     assert_eq!(rows.len(), named.len(), "a row for each row");
     rows.into_iter()
         .zip(named)
-        .map(|(row, [id, hardware, host, engine, backend, version, model])| Point {
-            id,
-            hardware,
-            host,
-            engine,
-            backend,
-            version,
-            model,
-            row,
-        })
+        .map(
+            |(row, [id, hardware, host, engine, backend, version, model])| Point {
+                id,
+                hardware,
+                host,
+                engine,
+                backend,
+                version,
+                model,
+                row,
+            },
+        )
         .collect()
 }
 
@@ -219,34 +226,55 @@ fn sample(
 
 /// Returns the fleet study and a share of the recorded turns as samples.
 fn studied(tables: &Tables, catalog: &Catalog) -> Vec<Placed> {
-    let placed = |hardware: &str, engine: &str, model: &str, passes: &[(Graph, u64)], s: f64, weight| {
-        let hardware = catalog.hardware(hardware).expect("it is named");
-        let model = catalog.model(model).expect("it is named");
-        let profile = catalog.engine(engine).expect("it is named");
-        Placed {
-            point: None,
-            group: Group {
-                chip: hardware.chip.clone(),
-                engine: engine.to_string(),
-                backend: profile.backend(hardware.platform).unwrap_or_default().to_string(),
-                old: false,
-            },
-            family: model.family.clone(),
-            sample: sample(hardware, model, passes, s, weight),
-        }
-    };
+    let placed =
+        |hardware: &str, engine: &str, model: &str, passes: &[(Graph, u64)], s: f64, weight| {
+            let hardware = catalog.hardware(hardware).expect("it is named");
+            let model = catalog.model(model).expect("it is named");
+            let profile = catalog.engine(engine).expect("it is named");
+            Placed {
+                point: None,
+                group: Group {
+                    chip: hardware.chip.clone(),
+                    engine: engine.to_string(),
+                    backend: profile
+                        .backend(hardware.platform)
+                        .unwrap_or_default()
+                        .to_string(),
+                    old: false,
+                },
+                family: model.family.clone(),
+                sample: sample(hardware, model, passes, s, weight),
+            }
+        };
     let cells = tables
         .cells
         .iter()
         .filter(|cell| cell.healthy && !cell.hardware.starts_with("2x-"))
         .map(|cell| {
-            let passes = cold_batch(&super::points::server_of(cell, catalog), &super::points::even(cell));
-            placed(&cell.hardware, &cell.engine, &cell.model, &passes, cell.batch_wall_s, 1.0)
+            let passes = cold_batch(
+                &super::points::server_of(cell, catalog),
+                &super::points::even(cell),
+            );
+            placed(
+                &cell.hardware,
+                &cell.engine,
+                &cell.model,
+                &passes,
+                cell.batch_wall_s,
+                1.0,
+            )
         });
     let server = super::points::recorded_server();
     let turns = tables.turns.iter().step_by(TURNS).map(|turn| {
         let passes = cold_batch(&server, &[turn.size]);
-        placed("rtx-pro-6000", "vllm", &turn.model, &passes, turn.wall_s, 0.5)
+        placed(
+            "rtx-pro-6000",
+            "vllm",
+            &turn.model,
+            &passes,
+            turn.wall_s,
+            0.5,
+        )
     });
     cells.chain(turns).collect()
 }
@@ -292,10 +320,13 @@ impl Laws {
                 };
                 laws.without.insert((group.clone(), family.clone()), law);
             }
-            laws.whole.insert(group.clone(), law::fit(&samples, &start, CHIP_PRIOR));
+            laws.whole
+                .insert(group.clone(), law::fit(&samples, &start, CHIP_PRIOR));
             laws.base.insert(group.clone(), base);
             let key = (group.engine.clone(), group.backend.clone());
-            laws.any.entry(key).or_insert_with(|| of_engine(placed, &group.engine, &group.backend, None));
+            laws.any
+                .entry(key)
+                .or_insert_with(|| of_engine(placed, &group.engine, &group.backend, None));
         }
         laws
     }
@@ -338,7 +369,10 @@ impl Laws {
                 .map(|one| (one.sample.sparse, one.sample.path))
                 .collect();
             let chips: BTreeSet<&str> = seen.iter().map(|one| one.group.chip.as_str()).collect();
-            let mut entry = |chip: Option<&str>, law: &Law, count: usize, error: &dyn Fn(bool) -> Option<HeldOut>| {
+            let mut entry = |chip: Option<&str>,
+                             law: &Law,
+                             count: usize,
+                             error: &dyn Fn(bool) -> Option<HeldOut>| {
                 for &(sparse, path) in &combos {
                     table.push(Learned {
                         chip: chip.map(ToString::to_string),
@@ -372,7 +406,10 @@ impl Laws {
                 if own < LEAST_OF_CHIP {
                     continue;
                 }
-                let group = seen.iter().find(|one| one.group.chip == chip).map(|one| &one.group);
+                let group = seen
+                    .iter()
+                    .find(|one| one.group.chip == chip)
+                    .map(|one| &one.group);
                 let law = &self.whole[group.expect("it was seen")];
                 entry(Some(chip), law, own, &|sparse| {
                     let errors = of_kind(models, sparse, Some(chip));
@@ -387,11 +424,18 @@ impl Laws {
 
 /// Sums up errors; where there are too few, those of everything stand for them.
 fn held_out(what: &str, own: &[f64], all: &[Judged]) -> Option<HeldOut> {
-    let pooled: Vec<f64> = all.iter().filter(|one| !one.group.old).map(|one| one.error).collect();
+    let pooled: Vec<f64> = all
+        .iter()
+        .filter(|one| !one.group.old)
+        .map(|one| one.error)
+        .collect();
     let (errors, from) = if own.len() >= LEAST_OF_CHIP {
         (own.to_vec(), "errors on the same machine and engine")
     } else {
-        (pooled, "errors over all machines and engines: too few of this one")
+        (
+            pooled,
+            "errors over all machines and engines: too few of this one",
+        )
     };
     let sum = Errors::of(&errors)?;
     Some(HeldOut {
@@ -419,7 +463,12 @@ fn of_engine(placed: &[Placed], engine: &str, backend: &str, without: Option<&st
             && without.is_none_or(|chip| one.group.chip != chip)
     };
     let of_engine = even(placed.iter().filter(known));
-    let of_backend = even(placed.iter().filter(known).filter(|one| one.group.backend == backend));
+    let of_backend = even(
+        placed
+            .iter()
+            .filter(known)
+            .filter(|one| one.group.backend == backend),
+    );
     let of_engine: Vec<&Sample> = of_engine.iter().collect();
     let of_backend: Vec<&Sample> = of_backend.iter().collect();
     let mut law = start;
@@ -459,7 +508,10 @@ fn rigs(points: &[Point], placed: &[Placed], catalog: &Catalog, laws: &Laws) -> 
             &point.version,
             &point.model,
         ];
-        by_rig.entry(key.map(String::as_str)).or_default().push(index);
+        by_rig
+            .entry(key.map(String::as_str))
+            .or_default()
+            .push(index);
     }
     let mut rigs = Vec::new();
     for ([hardware, host, engine, backend, version, model], of) in by_rig {

@@ -74,7 +74,11 @@ fn groups(text: &mut String, published: &Published) {
          | machine, engine, backend | points | rig | other models | other machines |\n| --- | --: | --: | --: | --: |\n",
     );
     let mut all: BTreeMap<_, [Vec<f64>; 3]> = BTreeMap::new();
-    let ways = [&published.by_rig, &published.by_models, &published.by_machines];
+    let ways = [
+        &published.by_rig,
+        &published.by_models,
+        &published.by_machines,
+    ];
     for (way, judged) in ways.into_iter().enumerate() {
         for one in judged {
             all.entry(&one.group).or_default()[way].push(one.error);
@@ -114,18 +118,50 @@ pub(crate) fn bars(text: &mut String, found: &Found, published: &Published) {
     });
     let runs: Vec<_> = states.collect();
     let solo: Vec<f64> = runs.iter().filter_map(|run| run.held_out).collect();
-    let turns: Vec<f64> = runs.iter().flat_map(|run| run.held_out_turns.clone()).collect();
+    let turns: Vec<f64> = runs
+        .iter()
+        .flat_map(|run| run.held_out_turns.clone())
+        .collect();
     let shared: Vec<f64> = found.shared.iter().map(|run| run.error).collect();
-    let cells: Vec<f64> = found.fleet.iter().flat_map(|one| one.cells.iter().map(|cell| cell.held_out)).collect();
+    let cells: Vec<f64> = found
+        .fleet
+        .iter()
+        .flat_map(|one| one.cells.iter().map(|cell| cell.held_out))
+        .collect();
     let errors = |judged: &[Judged]| -> Vec<f64> { judged.iter().map(|one| one.error).collect() };
     let all = [
-        ("whole agent runs alone, state of the machine known, run held out", 0.025, 0.05, solo),
-        ("whole agent runs that shared an engine (looked at, see below)", 0.035, 0.09, shared),
+        (
+            "whole agent runs alone, state of the machine known, run held out",
+            0.025,
+            0.05,
+            solo,
+        ),
+        (
+            "whole agent runs that shared an engine (looked at, see below)",
+            0.035,
+            0.09,
+            shared,
+        ),
         ("single turns, run held out", 0.03, 1.0, turns),
         ("cold batches, cell held out", 0.03, 0.10, cells),
-        ("published rates, calibrated on the same machine and engine", 0.10, 1.0, errors(&published.by_rig)),
-        ("published rates, model never seen", 0.20, 1.0, errors(&published.by_models)),
-        ("published rates, machine never seen", 0.20, 1.0, errors(&published.by_machines)),
+        (
+            "published rates, calibrated on the same machine and engine",
+            0.10,
+            1.0,
+            errors(&published.by_rig),
+        ),
+        (
+            "published rates, model never seen",
+            0.20,
+            1.0,
+            errors(&published.by_models),
+        ),
+        (
+            "published rates, machine never seen",
+            0.20,
+            1.0,
+            errors(&published.by_machines),
+        ),
     ];
     for (what, median, p90, errors) in all {
         let Some(sum) = Errors::of(&errors) else {

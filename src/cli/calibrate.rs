@@ -62,8 +62,10 @@ impl Calibrate {
         let output = self.output.as_deref().map(Target::open).transpose()?;
         let both = [&json, &output].map(|one| one.as_ref().is_some_and(Target::is_stdout));
         if both == [true, true] {
-            return Err(Error::usage("the report and the rig cannot both go to the standard output")
-                .with_help("name a file with -o"));
+            return Err(Error::usage(
+                "the report and the rig cannot both go to the standard output",
+            )
+            .with_help("name a file with -o"));
         }
         let catalog = rigs::catalog(&self.catalog)?;
         let all = self.read()?;
@@ -112,8 +114,10 @@ impl Calibrate {
                     .with_help("check that the path exists and is a file")
             })?;
             let text = String::from_utf8(bytes).map_err(|_| {
-                Error::input(format!("{name}: not text; expected JSON, CSV or a table in UTF-8"))
-                    .with_help("save the benchmark's output as text")
+                Error::input(format!(
+                    "{name}: not text; expected JSON, CSV or a table in UTF-8"
+                ))
+                .with_help("save the benchmark's output as text")
             })?;
             let read = read::read(&name, &text).map_err(|error| wrong(&error))?;
             let note = format!(
@@ -138,16 +142,24 @@ impl Calibrate {
             _ => (engine.map(ToString::to_string), None),
         };
         let unknown = |error: crate::catalog::Unknown| {
-            Error::usage(error.to_string())
-                .with_help("`laptime list hardware|engines|models` shows names; --catalog adds some")
+            Error::usage(error.to_string()).with_help(
+                "`laptime list hardware|engines|models` shows names; --catalog adds some",
+            )
         };
         let hardware = decided("hardware", self.hardware.clone(), rows, |of| &of.hardware)?;
         let engine = decided("engine", engine, rows, |of| &of.engine)?;
-        let known = |of: &Of| of.model.as_deref().is_some_and(|name| catalog.model(name).is_ok());
+        let known = |of: &Of| {
+            of.model
+                .as_deref()
+                .is_some_and(|name| catalog.model(name).is_ok())
+        };
         // What llama.cpp calls a model is no name of the catalogue.
         let named: Vec<Row> = rows.iter().filter(|row| known(&row.of)).cloned().collect();
         let same = |row: &&Row| {
-            row.of.hardware.as_ref().is_none_or(|name| *name == hardware)
+            row.of
+                .hardware
+                .as_ref()
+                .is_none_or(|name| *name == hardware)
                 && row.of.engine.as_ref().is_none_or(|name| *name == engine)
         };
         let named: Vec<Row> = named.iter().filter(same).cloned().collect();
@@ -157,7 +169,9 @@ impl Calibrate {
         Ok(Measured {
             hardware: catalog.hardware(&hardware).map_err(unknown)?,
             engine: profile.name.clone(),
-            version: version.or(said).unwrap_or_else(|| profile.default_version.clone()),
+            version: version
+                .or(said)
+                .unwrap_or_else(|| profile.default_version.clone()),
             model: catalog.model(&model).map_err(unknown)?,
         })
     }
@@ -171,19 +185,35 @@ impl Calibrate {
     ) -> Result<Vec<Row>, Error> {
         let all = rows.len();
         let is = |name: &Option<String>, own: &str, found: Option<&str>| {
-            name.as_deref().is_none_or(|name| found.unwrap_or(name) == own)
+            name.as_deref()
+                .is_none_or(|name| found.unwrap_or(name) == own)
         };
         let chosen: Vec<Row> = rows
             .into_iter()
             .filter(|row| {
                 let of = &row.of;
-                let hardware = of.hardware.as_deref().and_then(|name| catalog.hardware(name).ok());
-                let engine = of.engine.as_deref().and_then(|name| catalog.engine(name).ok());
-                let model = of.model.as_deref().and_then(|name| catalog.model(name).ok());
+                let hardware = of
+                    .hardware
+                    .as_deref()
+                    .and_then(|name| catalog.hardware(name).ok());
+                let engine = of
+                    .engine
+                    .as_deref()
+                    .and_then(|name| catalog.engine(name).ok());
+                let model = of
+                    .model
+                    .as_deref()
+                    .and_then(|name| catalog.model(name).ok());
                 let model_fits = model.is_none_or(|model| model.name == target.model.name);
-                is(&of.hardware, &target.hardware.name, hardware.map(|one| one.name.as_str()))
-                    && is(&of.engine, &target.engine, engine.map(|one| one.name.as_str()))
-                    && model_fits
+                is(
+                    &of.hardware,
+                    &target.hardware.name,
+                    hardware.map(|one| one.name.as_str()),
+                ) && is(
+                    &of.engine,
+                    &target.engine,
+                    engine.map(|one| one.name.as_str()),
+                ) && model_fits
             })
             .collect();
         if chosen.is_empty() {
@@ -207,7 +237,9 @@ impl Calibrate {
         let of_file = |path: &PathBuf| {
             let name = path.display().to_string();
             let count = rows.iter().filter(|row| row.file == name).count();
-            let short = Path::new(&name).file_name().map_or(name.clone(), |name| name.to_string_lossy().into_owned());
+            let short = Path::new(&name)
+                .file_name()
+                .map_or(name.clone(), |name| name.to_string_lossy().into_owned());
             (count > 0).then(|| format!("{}: {}", short, counted(count as u64, "measurement")))
         };
         let captured = if matches!(target.engine.as_str(), "vllm" | "sglang") {
@@ -233,7 +265,9 @@ impl Calibrate {
                     median: fit.errors.median,
                     p90: fit.errors.p90,
                     interval: fit.interval,
-                    interval_from: "leave-one-out errors: the rank that covers 80 %, symmetric as a ratio".to_string(),
+                    interval_from:
+                        "leave-one-out errors: the rank that covers 80 %, symmetric as a ratio"
+                            .to_string(),
                 }),
             },
             variants: BTreeMap::new(),
@@ -259,7 +293,9 @@ fn fitted(target: &Measured<'_>, efficiency: &Efficiency, rows: &[Row]) -> Resul
 
 fn wrong(error: &Unreadable) -> Error {
     Error::input(error.to_string()).with_help(match error {
-        Unreadable::Unknown { .. } => "`llama-bench -o json` and `vllm bench serve --save-result` write what is read here",
+        Unreadable::Unknown { .. } => {
+            "`llama-bench -o json` and `vllm bench serve --save-result` write what is read here"
+        }
         Unreadable::Wrong { .. } => "correct the line, or leave it out",
         Unreadable::Empty { .. } => "measure prompts and answers of stated sizes",
     })
@@ -280,12 +316,18 @@ fn decided(
     names.dedup();
     match names.as_slice() {
         [one] => Ok((*one).clone()),
-        [] => Err(Error::usage(format!("the files do not say which {what} was measured"))
-            .with_help(format!("name it with --{what}"))),
+        [] => Err(
+            Error::usage(format!("the files do not say which {what} was measured"))
+                .with_help(format!("name it with --{what}")),
+        ),
         several => {
             let several: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
-            let what = format!("the files hold more than one {what}: {}", several.join(", "));
-            Err(Error::usage(what.clone()).with_help("choose one with --hardware, --engine and --model"))
+            let what = format!(
+                "the files hold more than one {what}: {}",
+                several.join(", ")
+            );
+            Err(Error::usage(what.clone())
+                .with_help("choose one with --hardware, --engine and --model"))
         }
     }
 }
@@ -295,6 +337,12 @@ fn id(version: &str) -> String {
     let plain = version.trim().to_lowercase();
     plain
         .chars()
-        .map(|one| if one.is_ascii_alphanumeric() || ".-_".contains(one) { one } else { '-' })
+        .map(|one| {
+            if one.is_ascii_alphanumeric() || ".-_".contains(one) {
+                one
+            } else {
+                '-'
+            }
+        })
         .collect()
 }

@@ -128,7 +128,10 @@ pub(super) fn markdown(source: &Source<'_>) -> Result<Option<Read>, Unreadable> 
         } else if is("PP") && is("TG") && is("B") {
             (heading, format) = (Some(cells), Some(Format::BatchedBench));
         } else if let Some(heading) = &heading {
-            if cells.iter().all(|cell| cell.trim_matches(['-', ':', ' ']).is_empty()) {
+            if cells
+                .iter()
+                .all(|cell| cell.trim_matches(['-', ':', ' ']).is_empty())
+            {
                 continue;
             }
             let row = Cells {
@@ -150,7 +153,12 @@ pub(super) fn markdown(source: &Source<'_>) -> Result<Option<Read>, Unreadable> 
 fn cells(line: &str) -> Option<Vec<String>> {
     let inside = line.trim().strip_prefix('|')?;
     let inside = inside.strip_suffix('|').unwrap_or(inside);
-    Some(inside.split('|').map(|cell| cell.trim().to_string()).collect())
+    Some(
+        inside
+            .split('|')
+            .map(|cell| cell.trim().to_string())
+            .collect(),
+    )
 }
 
 /// One row of a printed table.
@@ -171,10 +179,12 @@ impl Cells<'_> {
         let cell = self.cell(name).unwrap_or("nothing");
         let plain = cell.split(['±', ' ']).next().unwrap_or_default().trim();
         let number: Option<f64> = plain.parse().ok();
-        number.filter(|number| number.is_finite() && *number >= 0.0).ok_or_else(|| {
-            let found = format!("`{name}` is `{cell}`");
-            self.source.wrong(self.line, found, "a number from 0")
-        })
+        number
+            .filter(|number| number.is_finite() && *number >= 0.0)
+            .ok_or_else(|| {
+                let found = format!("`{name}` is `{cell}`");
+                self.source.wrong(self.line, found, "a number from 0")
+            })
     }
 
     /// Reads a row of `llama-bench`, whose test is written `pp512`, `tg128`, `pp512+tg128` or `pp512 @ d4096`.
@@ -183,7 +193,11 @@ impl Cells<'_> {
         let rate = self.number("t/s")?;
         let wrong = || {
             let found = format!("the test is `{test_cell}`");
-            self.source.wrong(self.line, found, "such as `pp512`, `tg128` or `pp512 @ d4096`")
+            self.source.wrong(
+                self.line,
+                found,
+                "such as `pp512`, `tg128` or `pp512 @ d4096`",
+            )
         };
         let (mut prompt, mut answer, mut depth) = (0, 0, 0);
         for part in test_cell.split(['+', '@']) {
@@ -198,7 +212,9 @@ impl Cells<'_> {
             }
         }
         if rate <= 0.0 {
-            return Err(self.source.wrong(self.line, "a rate of 0".to_string(), "a rate above 0"));
+            return Err(self
+                .source
+                .wrong(self.line, "a rate of 0".to_string(), "a rate above 0"));
         }
         let of = Of {
             engine: Some("llama.cpp".to_string()),

@@ -174,7 +174,10 @@ pub enum Unreadable {
         expected: String,
     },
     /// The format is known, and there is nothing in it.
-    #[error("{file}: a {title} file without a single time that can be used{}", because(notes))]
+    #[error(
+        "{file}: a {title} file without a single time that can be used{}",
+        because(notes)
+    )]
     Empty {
         /// The file.
         file: String,

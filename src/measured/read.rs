@@ -85,7 +85,11 @@ fn documents_of(source: &Source<'_>, documents: &[(usize, &Value)]) -> Result<Re
         serving::aiperf(source, documents)
     } else if has("avg_latency") || has("tokens_per_second") {
         let found = "`vllm bench latency` and `throughput` do not write the sizes of their calls";
-        Err(source.wrong(1, found.to_string(), "the output of `vllm bench serve --save-result`"))
+        Err(source.wrong(
+            1,
+            found.to_string(),
+            "the output of `vllm bench serve --save-result`",
+        ))
     } else {
         Err(source.unknown())
     }
@@ -149,15 +153,21 @@ impl Source<'_> {
         }
     }
 
-    /// Returns the line on which the nth document of a list begins to say what it holds.
+    /// Returns the line on which the nth document of a list begins: where the first of its keys stands.
     fn line_of_nth(&self, document: &Value, nth: usize) -> usize {
-        let first_key = document.as_object().and_then(|fields| fields.keys().next());
-        let Some(key) = first_key else {
-            return 1;
-        };
-        let quoted = format!("\"{key}\"");
-        let at = self.text.match_indices(&quoted).nth(nth);
-        at.map_or(1, |(at, _)| 1 + self.text[..at].matches('\n').count())
+        let keys = document.as_object().into_iter().flat_map(|fields| fields.keys());
+        let first = keys
+            .filter_map(|key| {
+                let quoted = format!("\"{key}\"");
+                self.text.match_indices(&quoted).nth(nth).map(|(at, _)| at)
+            })
+            .min();
+        first.map_or(1, |at| self.line_at(at))
+    }
+
+    /// Returns the line of a place in the text.
+    pub(super) fn line_at(&self, at: usize) -> usize {
+        1 + self.text[..at].matches('\n').count()
     }
 }
 

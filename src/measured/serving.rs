@@ -76,7 +76,8 @@ pub(super) fn vllm(source: &Source<'_>, documents: &[(usize, &Value)]) -> Result
         // Without a limit, the calls in flight are what Little's law says.
         let asked = number(one.get("max_concurrency")).filter(|most| *most >= 1.0);
         let duration = source.positive(line, one, "duration")?;
-        let call_s = first_token_s.unwrap_or(0.0) + token_s.unwrap_or(0.0) * (answer - 1.0).max(0.0);
+        let call_s =
+            first_token_s.unwrap_or(0.0) + token_s.unwrap_or(0.0) * (answer - 1.0).max(0.0);
         let sequences = asked.unwrap_or(calls * call_s / duration).min(calls);
         all.push(Means {
             line,
@@ -86,7 +87,9 @@ pub(super) fn vllm(source: &Source<'_>, documents: &[(usize, &Value)]) -> Result
             token_s,
             first_token_s,
             of: Of {
-                engine: text(one.get("backend")).filter(|name| name.starts_with("vllm")).map(|_| "vllm".to_string()),
+                engine: text(one.get("backend"))
+                    .filter(|name| name.starts_with("vllm"))
+                    .map(|_| "vllm".to_string()),
                 model: text(one.get("model_id")),
                 ..Of::default()
             },
@@ -116,10 +119,12 @@ pub(super) fn aiperf(
         let config = document.get("input_config");
         let load = config.and_then(|config| config.get("loadgen"));
         let asked = number(load.and_then(|load| load.get("concurrency")));
-        let sequences = asked.or_else(|| mean(&["effective_concurrency"])).ok_or_else(|| {
-            let found = "no `input_config.loadgen.concurrency`".to_string();
-            source.wrong(line, found, "an export of a run with --concurrency")
-        })?;
+        let sequences = asked
+            .or_else(|| mean(&["effective_concurrency"]))
+            .ok_or_else(|| {
+                let found = "no `input_config.loadgen.concurrency`".to_string();
+                source.wrong(line, found, "an export of a run with --concurrency")
+            })?;
         let models = config
             .and_then(|config| config.get("endpoint"))
             .and_then(|endpoint| endpoint.get("model_names"));
@@ -155,7 +160,11 @@ pub(super) fn guidellm(
         let metrics = one.get("metrics");
         let mean = |name: &str| {
             let figure = metrics.and_then(|metrics| metrics.get(name));
-            number(figure.and_then(|figure| figure.get("successful")).and_then(|of| of.get("mean")))
+            number(
+                figure
+                    .and_then(|figure| figure.get("successful"))
+                    .and_then(|of| of.get("mean")),
+            )
         };
         let needed = |name: &str| {
             mean(name).filter(|mean| *mean > 0.0).ok_or_else(|| {

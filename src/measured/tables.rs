@@ -22,7 +22,11 @@ pub(super) fn csv(source: &Source<'_>) -> Result<Option<Read>, Unreadable> {
     for record in reader.records() {
         let record = record.map_err(|error| {
             let line = error.position().map_or(1, |at| at.line() as usize);
-            source.wrong(line, format!("a broken row ({error})"), "as many cells as the heading has")
+            source.wrong(
+                line,
+                format!("a broken row ({error})"),
+                "as many cells as the heading has",
+            )
         })?;
         let line = record.position().map_or(1, |at| at.line() as usize);
         objects.push((line, llama_bench::object(&heading, &record)));
@@ -146,7 +150,10 @@ fn point(source: &Source<'_>, line: usize, one: &Value, row: Row) -> Result<Row,
 }
 
 /// Reads result documents: the calls that had the engine to themselves, each its first token and its answer.
-pub(super) fn result(source: &Source<'_>, documents: &[(usize, &Value)]) -> Result<Read, Unreadable> {
+pub(super) fn result(
+    source: &Source<'_>,
+    documents: &[(usize, &Value)],
+) -> Result<Read, Unreadable> {
     let (mut rows, mut notes) = (Vec::new(), Vec::new());
     for &(line, one) in documents {
         let point = one.get("operating_point");
@@ -162,7 +169,9 @@ pub(super) fn result(source: &Source<'_>, documents: &[(usize, &Value)]) -> Resu
             model,
         };
         if said("kind").as_deref() == Some("simulated") {
-            notes.push("its times were simulated: a fit finds the model behind them again".to_string());
+            notes.push(
+                "its times were simulated: a fit finds the model behind them again".to_string(),
+            );
         }
         let calls = one.get("calls").and_then(Value::as_array);
         let calls: Vec<Call> = calls.into_iter().flatten().filter_map(Call::read).collect();

@@ -78,7 +78,10 @@ impl Calibrated<'_> {
         let mut coefficients: serde_json::Map<String, serde_json::Value> = named
             .map(|(name, value)| ((*name).to_string(), value.into()))
             .collect();
-        coefficients.insert("half_tokens".to_string(), fit.coefficients.half_tokens.into());
+        coefficients.insert(
+            "half_tokens".to_string(),
+            fit.coefficients.half_tokens.into(),
+        );
         let warnings = fit.warnings.iter().map(|warning| Placed {
             file: self.rows[warning.row].file.clone(),
             line: self.rows[warning.row].line,
@@ -131,7 +134,13 @@ impl Calibrated<'_> {
             self.profile.name(),
             fit.held_out.len()
         );
-        let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right, Align::Right]);
+        let mut table = Table::new([
+            Align::Left,
+            Align::Right,
+            Align::Right,
+            Align::Right,
+            Align::Right,
+        ]);
         table.row(["", "count", "median", "p90", "max"].map(Cell::from));
         for what in [
             What::Prefill,
@@ -141,7 +150,10 @@ impl Calibrated<'_> {
             What::FirstToken,
             What::Throughput,
         ] {
-            let of_kind = fit.held_out.iter().filter(|held| self.rows[held.row].what == what);
+            let of_kind = fit
+                .held_out
+                .iter()
+                .filter(|held| self.rows[held.row].what == what);
             let errors: Vec<f64> = of_kind.map(|held| held.error).collect();
             if let Some(errors) = Errors::of(&errors) {
                 summed(&mut table, what.word(), &errors);

@@ -126,7 +126,10 @@ pub fn basis(hardware: &Hardware, model: &Model, devices: u32) -> [[f64; FEATURE
         at(0, shared / bandwidth),
         at(1, experts / bandwidth),
         at(2, 1.0),
-        at(2, 2.0 * model.state_bytes_per_sequence.value.as_f64() / bandwidth),
+        at(
+            2,
+            2.0 * model.state_bytes_per_sequence.value.as_f64() / bandwidth,
+        ),
         at(3, shared / bandwidth),
         at(4, model.kv_bytes_per_token.value.as_f64() / bandwidth),
         at(4, per_pair),

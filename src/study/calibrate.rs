@@ -269,9 +269,8 @@ fn trust(residuals: &[f64], kinds: &[bool], least: f64) -> Vec<f64> {
         let of_kind: Vec<f64> = of_kind.map(|(residual, _)| *residual).collect();
         (OUTLIER * MAD * median(&of_kind)).max(least) + 1e-9
     });
-    let one = |(residual, kind): (&f64, &bool)| {
-        (cut[usize::from(*kind)] / residual.max(1e-12)).min(1.0)
-    };
+    let one =
+        |(residual, kind): (&f64, &bool)| (cut[usize::from(*kind)] / residual.max(1e-12)).min(1.0);
     residuals.iter().zip(kinds).map(one).collect()
 }
 

@@ -363,7 +363,9 @@ fn efficiency<'c>(
     let asked = Asked {
         chip: &hardware.chip,
         engine,
-        backend: profile.and_then(|one| one.backend(platform)).unwrap_or_default(),
+        backend: profile
+            .and_then(|one| one.backend(platform))
+            .unwrap_or_default(),
         path: WeightPath::of(model),
         sparse: model.moe.is_some(),
     };
@@ -437,12 +439,19 @@ fn relative<'c>(
         let model = catalog.model(&profile.model).ok();
         let same_family = model.is_some_and(|model| model.family == parts.model.family);
         let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
-        (same_family, same_kind)
+        let same_path =
+            model.is_some_and(|model| WeightPath::of(model) == WeightPath::of(parts.model));
+        let same_machine = profile.hardware == parts.hardware.name;
+        (same_family, same_kind, same_path, same_machine)
     };
     catalog
         .all_rig_profiles()
         .filter(|profile| {
-            profile.hardware == parts.hardware.name && profile.engine == computing(parts)
+            let hardware = catalog.hardware(&profile.hardware).ok();
+            let like = hardware.is_some_and(|one| {
+                one.chip == parts.hardware.chip && one.devices == parts.hardware.devices
+            });
+            like && profile.engine == computing(parts)
         })
         .filter(|profile| !same_chip || alike(profile).0)
         .max_by_key(alike)

@@ -3,6 +3,7 @@
 mod accuracy;
 mod agent;
 mod bound;
+mod calibrate;
 mod cli;
 mod documents;
 mod engine_runs;

@@ -135,7 +135,10 @@ pub fn choose_half(samples: &[&Sample], prior: &Law, weight: f64) -> [usize; 2] 
     let mut half = prior.half;
     let tried = samples.first().map_or(1, |sample| sample.terms.len());
     for kind in 0..2 {
-        if !samples.iter().any(|sample| usize::from(sample.sparse) == kind) {
+        if !samples
+            .iter()
+            .any(|sample| usize::from(sample.sparse) == kind)
+        {
             continue;
         }
         let loss = |choice: usize| {
@@ -153,7 +156,9 @@ pub fn choose_half(samples: &[&Sample], prior: &Law, weight: f64) -> [usize; 2] 
             samples.iter().map(|sample| error(&sample)).sum::<f64>()
         };
         let best = (0..tried).map(|choice| (loss(choice), choice));
-        half[kind] = best.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(half[kind], |(_, choice)| choice);
+        half[kind] = best
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or(half[kind], |(_, choice)| choice);
     }
     half
 }

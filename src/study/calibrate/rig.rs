@@ -117,7 +117,10 @@ pub fn fit(setup: &Setup<'_>, rows: &[Row]) -> Result<Fit, TooFew> {
     if used.len() < LEAST_ROWS {
         return Err(TooFew::Rows(used.len()));
     }
-    if used.iter().all(|&index| matches!(rows[index].what, What::Prefill | What::FirstToken)) {
+    if used
+        .iter()
+        .all(|&index| matches!(rows[index].what, What::Prefill | What::FirstToken))
+    {
         return Err(TooFew::Decode);
     }
     let observations: Vec<Observation> = used
@@ -228,7 +231,8 @@ fn bound(setup: &Setup<'_>) -> Coefficients {
 fn floor_s(ideal: &Coefficients, passes: &[(crate::rig::cost::Graph, u64)]) -> f64 {
     let features = super::features(passes, &ideal.form());
     let linear = ideal.linear();
-    let part = |columns: &[usize]| -> f64 { columns.iter().map(|&at| features[at] * linear[at]).sum() };
+    let part =
+        |columns: &[usize]| -> f64 { columns.iter().map(|&at| features[at] * linear[at]).sum() };
     // What a single row reads of experts is no estimate; what several touch is an upper one.
     let sparse = ideal.expert_share > 0.0;
     let reading = if sparse {
