@@ -14,6 +14,8 @@ use std::fmt::Write as _;
 
 /// The least reach of an interval from a handful of runs: two states of one machine were this far apart.
 const STATE_REACH: f64 = 1.09;
+/// A rig whose points predict each other worse than this is no better than an estimate, and is not shipped.
+const FAR_OFF: f64 = 0.10;
 /// The least reach of an interval from many cells of one day: runs of one machine in one state were this far apart.
 const RUN_REACH: f64 = 1.05;
 
@@ -237,7 +239,7 @@ pub(crate) fn shipped<'p>(
             && rig.engine == "vllm"
             && found.recorded.iter().any(|one| own(one.model)));
         let old = published.points[rig.points[0]].group(&hardware.chip).old;
-        if catalog.model(&rig.model).is_err() || old || studied {
+        if catalog.model(&rig.model).is_err() || old || studied || rig.fit.errors.median > FAR_OFF {
             continue;
         }
         let usual = engine.backend(hardware.platform) == Some(rig.backend.as_str());

@@ -165,7 +165,12 @@ impl Calibrate {
         let named: Vec<Row> = named.iter().filter(same).cloned().collect();
         let model = decided("model", self.model.clone(), &named, |of| &of.model)?;
         let profile = catalog.engine(&engine).map_err(unknown)?;
-        let said = rows.iter().find_map(|row| row.of.version.clone());
+        let about =
+            |row: &&Row| same(row) && (!known(&row.of) || row.of.model.as_ref() == Some(&model));
+        let said = rows
+            .iter()
+            .filter(about)
+            .find_map(|row| row.of.version.clone());
         Ok(Measured {
             hardware: catalog.hardware(&hardware).map_err(unknown)?,
             engine: profile.name.clone(),

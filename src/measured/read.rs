@@ -155,7 +155,10 @@ impl Source<'_> {
 
     /// Returns the line on which the nth document of a list begins: where the first of its keys stands.
     fn line_of_nth(&self, document: &Value, nth: usize) -> usize {
-        let keys = document.as_object().into_iter().flat_map(|fields| fields.keys());
+        let keys = document
+            .as_object()
+            .into_iter()
+            .flat_map(|fields| fields.keys());
         let first = keys
             .filter_map(|key| {
                 let quoted = format!("\"{key}\"");

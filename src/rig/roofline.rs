@@ -34,10 +34,13 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
     let request_s = if batching { 3e-3 } else { 1e-2 };
     // Engines that replay graphs dispatch experts on the device; others launch several kernels for each layer.
     let dispatch_s = if batching { 1e-5 } else { 4e-5 };
+    let layer_s = if batching { 1e-5 } else { 2e-5 };
+    // Kernels of serving engines keep their pace from one row to many, and split a single row's attention over the chip.
+    let (kv_compute, matrix) = if batching { (0.0, 0.0) } else { (2.0, 0.3) };
     Efficiency {
         terms: [
             launch_s,
-            0.0,
+            layer_s,
             dispatch_s,
             1.0 / weights,
             1.0 / weights,
@@ -45,12 +48,12 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
             1.0,
             0.1 / weights,
             1.0 / kv,
-            0.0,
+            kv_compute,
             1.0 / compute,
             1.0 / attention,
             request_s,
-            0.3,
-            0.3,
+            matrix,
+            matrix,
         ],
         half_tokens: None,
     }

@@ -188,6 +188,8 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
     free[1] = linear[1] > 0.0;
     // A kernel of its own for short rows is not looked for.
     free[5] = false;
+    // What the engine is not expected to have at all is not looked for.
+    free[9] = linear[9] > 0.0;
     Freedom {
         form: expected.form(),
         half_tokens,
