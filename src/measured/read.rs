@@ -158,7 +158,7 @@ impl Source<'_> {
         let keys = document
             .as_object()
             .into_iter()
-            .flat_map(|fields| fields.keys());
+            .flat_map(serde_json::Map::keys);
         let first = keys
             .filter_map(|key| {
                 let quoted = format!("\"{key}\"");

@@ -240,8 +240,8 @@ fn nonnegative(gram: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
                 // Columns that say the same must not divide by nothing.
                 sum += 1e-9;
             }
-            for k in 0..j {
-                sum -= lower[i][k] * lower[j][k];
+            for (a, b) in lower[i].iter().zip(&lower[j]).take(j) {
+                sum -= a * b;
             }
             lower[i][j] = if i == j {
                 sum.max(1e-12).sqrt()
@@ -250,8 +250,8 @@ fn nonnegative(gram: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
             };
         }
         let mut sum = right[used[i]] / scale[i];
-        for k in 0..i {
-            sum -= lower[i][k] * target[k];
+        for (factor, known) in lower[i].iter().zip(&target).take(i) {
+            sum -= factor * known;
         }
         target[i] = sum / lower[i][i];
     }
