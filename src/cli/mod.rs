@@ -31,10 +31,6 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command lin
 bound by its client; 130 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command is parsed in a process; its size is nobody's cost"
-)]
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),

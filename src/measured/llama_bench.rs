@@ -48,8 +48,8 @@ fn test(row: Row, prompt: u64, answer: u64, depth: u64, rate: f64) -> Option<Row
     Some(Row {
         what,
         prompt,
-        answer,
         depth,
+        answer,
         seconds,
         ..row
     })
@@ -134,7 +134,7 @@ pub(super) fn markdown(source: &Source<'_>) -> Result<Option<Read>, Unreadable> 
             {
                 continue;
             }
-            let row = Cells {
+            let row = Printed {
                 source,
                 line,
                 heading,
@@ -162,14 +162,14 @@ fn cells(line: &str) -> Option<Vec<String>> {
 }
 
 /// One row of a printed table.
-struct Cells<'a> {
+struct Printed<'a> {
     source: &'a Source<'a>,
     line: usize,
     heading: &'a [String],
     cells: &'a [String],
 }
 
-impl Cells<'_> {
+impl Printed<'_> {
     fn cell(&self, name: &str) -> Option<&str> {
         let at = self.heading.iter().position(|cell| cell == name)?;
         self.cells.get(at).map(String::as_str)

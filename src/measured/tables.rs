@@ -93,7 +93,7 @@ impl Table {
             ..source.row(line, what, &of)
         };
         match self {
-            Table::Points => rows.push(point(source, line, one, row(What::Prefill))?),
+            Table::Points => rows.push(point(source, line, one, &row(What::Prefill))?),
             Table::Cells => rows.push(Row {
                 answer: or_0("answer_tokens_mean").max(1),
                 seconds: source.positive(line, one, "batch_wall_s")?,
@@ -109,7 +109,7 @@ impl Table {
 }
 
 /// Reads a row that names its metric.
-fn point(source: &Source<'_>, line: usize, one: &Value, row: Row) -> Result<Row, Unreadable> {
+fn point(source: &Source<'_>, line: usize, one: &Value, row: &Row) -> Result<Row, Unreadable> {
     let value = source.positive(line, one, "value")?;
     let metric = text(one.get("metric")).unwrap_or_default();
     let sequences = row.sequences as f64;
@@ -180,21 +180,31 @@ pub(super) fn result(
             return Err(source.wrong(line, "no `calls` with times".to_string(), expected));
         }
         let before = rows.len();
+        let lines = lines_of(source.text, "\"submitted_s\"");
+        // Calls stand in the order in which they were submitted.
+        let mut busy_until = f64::NEG_INFINITY;
         for (index, call) in calls.iter().enumerate() {
-            let alone = calls.iter().enumerate().all(|(other, one)| {
-                other == index || one.finished <= call.submitted || one.submitted >= call.finished
-            });
-            if alone {
-                let at = source.text.match_indices("\"submitted_s\"").nth(index);
-                let line = at.map_or(line, |(at, _)| 1 + source.text[..at].matches('\n').count());
+            let next = calls.get(index + 1);
+            let free_after = next.is_none_or(|next| next.submitted >= call.finished);
+            if busy_until <= call.submitted && free_after {
+                let line = lines.get(index).copied().unwrap_or(line);
                 call.rows(source, line, &of, &mut rows);
             }
+            busy_until = busy_until.max(call.finished);
         }
         if rows.len() == before {
             notes.push("no call had the engine to itself; measure with one agent".to_string());
         }
     }
     Ok(read_of(Format::Result, rows, notes))
+}
+
+/// Returns the line of every occurrence of `word`.
+fn lines_of(text: &str, word: &str) -> Vec<usize> {
+    let numbered = text.lines().enumerate();
+    numbered
+        .flat_map(|(at, line)| line.matches(word).map(move |_| at + 1))
+        .collect()
 }
 
 /// A call of a result.

@@ -37,7 +37,7 @@ struct Document<'a> {
     coefficients: serde_json::Map<String, serde_json::Value>,
     priors: &'a [String],
     warnings: Vec<Placed>,
-    rows: Vec<Line>,
+    rows: Vec<Timed>,
 }
 
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ struct Placed {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct Timed {
     file: String,
     line: usize,
     what: &'static str,
@@ -103,14 +103,14 @@ impl Calibrated<'_> {
             coefficients,
             priors: &fit.priors,
             warnings: warnings.collect(),
-            rows: fit.held_out.iter().map(|held| self.line(held)).collect(),
+            rows: fit.held_out.iter().map(|held| self.timed(held)).collect(),
         };
         write_value(out, &document)
     }
 
-    fn line(&self, held: &Held) -> Line {
+    fn timed(&self, held: &Held) -> Timed {
         let row = &self.rows[held.row];
-        Line {
+        Timed {
             file: row.file.clone(),
             line: row.line,
             what: row.what.word(),
