@@ -109,6 +109,8 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         half_tokens: 96.0,
         attention_s: 1.7e-9,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,

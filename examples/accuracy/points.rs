@@ -262,9 +262,11 @@ pub(crate) fn fleet_freedom(point: &FleetPoint, catalog: &Catalog) -> Freedom {
             true,
             true,
             true,
+            false,
         ],
         least,
         slack_s: 0.0,
+        prior: None,
     }
 }
 
@@ -280,9 +282,12 @@ pub(crate) fn recorded_freedom(model: &Model) -> Freedom {
         } else {
             RECORDED_DENSE
         }],
-        free: [true, sparse, false, false, true, false, true, true, false],
+        free: [
+            true, sparse, false, false, true, false, true, true, false, false,
+        ],
         least,
         slack_s: 0.05,
+        prior: None,
     }
 }
 
@@ -293,6 +298,7 @@ fn form(model: &Model, kv_imbalance: f64, short_tokens: u64) -> Form {
         expert_share: moe.map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts)),
         kv_imbalance,
         short_tokens,
+        vector_tokens: 0,
         overlap: 1.0,
     }
 }

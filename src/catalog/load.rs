@@ -18,6 +18,7 @@
 //! ```
 
 mod claim;
+mod efficiency;
 mod engine;
 mod hardware;
 mod model;
@@ -113,10 +114,25 @@ pub(super) const MODELS: Embedded = embed!["model":
 
 pub(super) const RIGS: Embedded = embed!["rig":
     "2x-rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
+    "b200.trt-llm.gpt-oss-120b-mxfp4",
+    "b200.trt-llm.llama-3.1-70b-nvfp4",
+    "b200.vllm.gpt-oss-120b-mxfp4",
+    "b200.vllm.llama-3.1-70b-fp8",
+    "b200.vllm.llama-3.1-70b-nvfp4",
+    "dgx-spark.llama.cpp.gpt-oss-20b-mxfp4",
+    "dgx-spark.llama.cpp.qwen3-coder-30b-a3b-q8_0",
     "dgx-spark.llama.cpp.qwen3.6-27b-q8_0",
     "dgx-spark.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "h100.trt-llm.llama-3.1-8b-bf16",
+    "h200.trt-llm.gpt-oss-120b-mxfp4",
+    "h200.trt-llm.llama-3.1-70b-fp8",
+    "h200.vllm.gpt-oss-120b-mxfp4",
+    "h200.vllm.llama-3.1-8b-fp8",
+    "m5-max-40.llama.cpp.qwen3.6-27b-q4_k_m",
     "m5-max-40.llama.cpp.qwen3.6-27b-q8_0",
+    "m5-max-40.llama.cpp.qwen3.6-35b-a3b-q4_k_m",
     "m5-max-40.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "m5-max-40.mlx-lm.qwen3.6-35b-a3b-mlx-4bit",
     "rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
     "rtx-pro-6000.vllm.qwen3-coder-next-awq",
     "rtx-pro-6000.vllm.qwen3.6-27b-awq",
@@ -124,6 +140,14 @@ pub(super) const RIGS: Embedded = embed!["rig":
     "rtx-pro-6000.vllm.qwen3.6-35b-a3b-fp8",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "strix-halo-framework.llama.cpp.glm-4.7-flash-bf16",
+    "strix-halo-framework.llama.cpp.glm-4.7-flash-ud-q8_k_xl",
+    "strix-halo-framework.llama.cpp.gpt-oss-20b-mxfp4",
+    "strix-halo-framework.llama.cpp.qwen3.6-27b-q8_0",
+    "strix-halo-framework.llama.cpp.qwen3.6-27b-ud-q8_k_xl",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-bf16",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-ud-q4_k_xl",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-ud-q8_k_xl",
 ];
 
 /// The published claims that the program carries.
@@ -142,6 +166,8 @@ fn fields_asked(kind: &str, name: &str, text: &str) -> std::collections::BTreeSe
     }
     file.asked()
 }
+/// What was learned of machines under engines.
+const EFFICIENCIES: &str = include_str!("data/efficiency.toml");
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -277,12 +303,21 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
         layer.rig(name, text)?;
     }
     catalog.claims = claim::read(&File::new(CLAIMS.0, CLAIMS.1))?;
+    catalog.efficiencies = efficiency::read(&File::new("efficiency.toml", EFFICIENCIES))?;
     Ok(catalog)
 }
 
-/// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
+/// Reads a folder of files over `catalog`, or a single rig file; an entry replaces the one of the same name whole.
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
     let mut layer = Layer::new(catalog, true);
+    if folder.is_file() {
+        let name = folder.display().to_string();
+        let text = std::fs::read_to_string(folder).map_err(|source| CatalogError::Read {
+            path: folder.to_path_buf(),
+            source,
+        })?;
+        return layer.rig(&name, &text);
+    }
     let mut files = 0;
     for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod claim;
+pub mod efficiency;
 pub mod engine;
 pub mod hardware;
 pub mod load;
@@ -36,6 +37,7 @@ pub struct Catalog {
     claims: Vec<Claim>,
     /// The files of entries that are not built in, by kind and name.
     origins: BTreeMap<(What, String), String>,
+    efficiencies: Vec<efficiency::Learned>,
 }
 
 /// The kinds of names that can be looked up.
@@ -150,6 +152,11 @@ impl Catalog {
     /// Returns what others have published about these machines, to be checked.
     pub fn claims(&self) -> &[Claim] {
         &self.claims
+    }
+
+    /// Returns the efficiencies that were learned from measurements.
+    pub fn efficiencies(&self) -> &[efficiency::Learned] {
+        &self.efficiencies
     }
 
     /// Returns every machine in name order.

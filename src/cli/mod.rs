@@ -3,6 +3,7 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod calibrate;
 mod import;
 mod inspect;
 mod list;
@@ -30,10 +31,6 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command lin
 bound by its client; 130 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command is parsed in a process; its size is nobody's cost"
-)]
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),
@@ -41,6 +38,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Fit a rig to measurements, and say how far it is off.
+    Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
     List(list::List),
 }
@@ -62,6 +61,7 @@ pub fn main() -> Exit {
         Command::Replay(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Calibrate(command) => command.run(),
         Command::List(command) => command.run(),
     };
     match done {

@@ -13,7 +13,7 @@ pub use crate::catalog::rig::Coefficients;
 pub use drafts::Speculation;
 
 /// The number of linear coefficients.
-pub const FEATURES: usize = 9;
+pub const FEATURES: usize = 10;
 
 /// The names of the linear coefficients, in the order of [`Graph::features`].
 pub const FEATURE_NAMES: [&str; FEATURES] = [
@@ -26,6 +26,7 @@ pub const FEATURE_NAMES: [&str; FEATURES] = [
     "token_s",
     "attention_s",
     "request_s",
+    "matrix_s",
 ];
 
 /// Shape parameters that the features depend on other than linearly.
@@ -41,6 +42,8 @@ pub struct Form {
     pub short_tokens: u64,
     /// See [`Coefficients::overlap`].
     pub overlap: f64,
+    /// See [`Coefficients::vector_tokens`].
+    pub vector_tokens: u64,
 }
 
 impl Coefficients {
@@ -56,6 +59,7 @@ impl Coefficients {
                 0
             },
             overlap: self.overlap,
+            vector_tokens: self.vector_tokens,
         }
     }
 
@@ -71,6 +75,7 @@ impl Coefficients {
             self.token_s,
             self.attention_s,
             self.request_s,
+            self.matrix_s,
         ]
     }
 
@@ -86,6 +91,7 @@ impl Coefficients {
             token_s,
             attention_s,
             request_s,
+            matrix_s,
         ] = linear;
         Coefficients {
             weights_s,
@@ -100,6 +106,8 @@ impl Coefficients {
             half_tokens: form.half_tokens,
             attention_s,
             request_s,
+            matrix_s,
+            vector_tokens: form.vector_tokens,
             expert_share: form.expert_share,
             overlap: form.overlap,
             link_token_s: 0.0,
@@ -221,6 +229,11 @@ impl Graph {
             k * factor * (tokens * tokens / (tokens + form.half_tokens)),
             factor * attention,
             requests,
+            if tokens > form.vector_tokens as f64 {
+                k * factor
+            } else {
+                0.0
+            },
         ]
     }
 }
@@ -441,6 +454,11 @@ fn decode_secs(c: &Coefficients, rows: u64, padded: u64, overlapped: bool) -> f6
         + c.experts_s * spread
         + c.row_s * padded as f64
         + if rows > 1 { c.second_row_s } else { 0.0 }
+        + if rows > c.vector_tokens {
+            c.matrix_s
+        } else {
+            0.0
+        }
         + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
     secs * factor + c.link_token_s * tokens
 }
@@ -464,6 +482,8 @@ mod tests {
             half_tokens: 96.0,
             attention_s: 1.674e-9,
             request_s: 0.0,
+            matrix_s: 0.0,
+            vector_tokens: 0,
             expert_share: 0.0,
             overlap: 1.0,
             link_token_s: 0.0,

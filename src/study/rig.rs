@@ -3,23 +3,25 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod cost;
 mod devices;
 mod machine;
 mod speculation;
 mod tiers;
 
+pub use cost::{Basis, basis, expected};
+use cost::{Cost, computing, cost_of};
+
 use crate::catalog::engine::SettingError;
-use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
-    Catalog, EngineProfile, Hardware, HeldOut, Model, Platform, Point, SettingValue, Unknown, What,
+    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown, What,
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
-use crate::rig::cost::Coefficients;
 use crate::rig::power::{CapError, Draw};
-use crate::rig::{Rig, roofline};
+use crate::rig::Rig;
 use crate::trace::content::Content;
-use crate::units::{Bytes, three_digits};
+use crate::units::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -390,182 +392,4 @@ impl Values {
             _ => "",
         }
     }
-}
-
-/// Cost coefficients and how they are known.
-struct Cost {
-    coefficients: Coefficients,
-    trust: Trust,
-    interval: Option<(f64, f64)>,
-    known_by: String,
-}
-
-fn cost_of(
-    parts: &Parts<'_>,
-    values: &Values,
-    catalog: &Catalog,
-    variant: Option<&str>,
-) -> Result<Cost, RigError> {
-    let engine = computing(parts);
-    if let Some(profile) = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name) {
-        let cost = calibrated(profile, profile.calibration(variant)?);
-        return Ok(if engine == parts.engine.name {
-            cost
-        } else {
-            Cost {
-                trust: Trust::Estimate,
-                interval: None,
-                known_by: format!(
-                    "{} computes with {engine}, whose measurements on the same hardware and model \
-                     these are; nothing was measured under {} itself",
-                    parts.engine.title, parts.engine.title
-                ),
-                ..cost
-            }
-        });
-    }
-    if let Some(variant) = variant {
-        return Err(RigError::NoVariant(variant.to_string()));
-    }
-    let devices = devices::sharing(parts, values);
-    let efficiency = roofline::typical(engine, parts.hardware.platform);
-    let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
-    let linked = |cost| devices::linked(parts, values, cost);
-    let Some(profile) = relative(parts, catalog) else {
-        return Ok(Cost {
-            coefficients: linked(here),
-            trust: Trust::Estimate,
-            interval: None,
-            known_by: "a roofline estimate from specifications and typical efficiencies; \
-                       nothing was measured on this rig"
-                .to_string(),
-        });
-    };
-    let measured = catalog.model(&profile.model)?;
-    let measured_on = catalog.hardware(&profile.hardware)?;
-    let same = profile.hardware == parts.hardware.name;
-    let devices = if same { devices } else { 1 };
-    let there = roofline::coefficients(measured_on, measured, &efficiency, devices);
-    let transferred = roofline::transferred(&here, &there, &profile.default.coefficients);
-    let of = if same {
-        "the same hardware"
-    } else {
-        measured_on.title.as_str()
-    };
-    Ok(Cost {
-        // What devices of the same hardware say to each other is in what was measured there.
-        coefficients: if same {
-            transferred
-        } else {
-            linked(transferred)
-        },
-        trust: Trust::Estimate,
-        interval: None,
-        known_by: format!(
-            "the efficiencies that {} showed on {of} and the same engine, carried over to \
-             {}'s sizes{}; this was not measured here",
-            profile.model,
-            parts.model.name,
-            if same {
-                ""
-            } else {
-                " and to several devices with what their link takes"
-            },
-        ),
-    })
-}
-
-fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
-    let error = calibration.error.as_ref();
-    let held_out = error.map_or_else(
-        || "nothing was held out".to_string(),
-        |error| {
-            let percent = |share: f64| three_digits(share * 100.0);
-            let (median, p90) = (percent(error.median), percent(error.p90));
-            format!(
-                "held-out error of {}: median {median} %, p90 {p90} %",
-                error.what
-            )
-        },
-    );
-    Cost {
-        coefficients: calibration.coefficients,
-        trust: profile.trust,
-        interval: error.map(|error| error.interval),
-        known_by: format!(
-            "calibrated on {}; {held_out}",
-            calibration.calibrated_on.join(", ")
-        ),
-    }
-}
-
-/// What a rig's times rest on.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Basis {
-    /// Measurements of that very combination, and the error on those that were left out.
-    Calibrated(Option<HeldOut>),
-    /// Measurements of the same hardware and passes, of this rig.
-    CarriedOver(String),
-    /// Specifications and typical efficiencies.
-    Roofline,
-}
-
-impl Basis {
-    /// Returns the word used in reports.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Basis::Calibrated(_) => "calibrated",
-            Basis::CarriedOver(_) => "carried over",
-            Basis::Roofline => "roofline",
-        }
-    }
-}
-
-/// Returns what the times of a rig rest on, or why there is no such rig.
-pub fn basis(spec: &str, catalog: &Catalog) -> Result<Basis, RigError> {
-    let parts = look_up(spec, catalog)?;
-    fits(&parts)?;
-    let engine = computing(&parts);
-    let own = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name);
-    Ok(match own {
-        Some(profile) if engine == parts.engine.name => {
-            Basis::Calibrated(profile.default.error.clone())
-        }
-        Some(profile) => Basis::CarriedOver(profile.name()),
-        None => relative(&parts, catalog).map_or(Basis::Roofline, |profile| {
-            Basis::CarriedOver(profile.name())
-        }),
-    })
-}
-
-/// Returns the operating point on the same hardware and engine, or on one such device, whose model is most like this one.
-fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
-    // The same hardware counts more than one device of those that this hardware has several of.
-    let near = |name: &str| {
-        let same = name == parts.hardware.name;
-        let several = catalog
-            .hardware(&parts.hardware.name)
-            .is_ok_and(|all| all.devices > 1);
-        let one = catalog
-            .hardware(name)
-            .is_ok_and(|one| several && one.devices == 1 && one.chip == parts.hardware.chip);
-        (same || one).then_some(same)
-    };
-    let alike = |profile: &RigProfile| {
-        let model = catalog.model(&profile.model).ok();
-        let same_family = model.is_some_and(|model| model.family == parts.model.family);
-        let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
-        (same_family, same_kind)
-    };
-    catalog
-        .all_rig_profiles()
-        .filter(|profile| profile.engine == computing(parts) && near(&profile.hardware).is_some())
-        .max_by_key(|profile| (near(&profile.hardware), alike(profile)))
-}
-
-/// Returns the engine that makes the passes: Ollama and LM Studio run llama.cpp's server.
-fn computing<'p>(parts: &'p Parts<'_>) -> &'p str {
-    let name = parts.engine.name.as_str();
-    let llama = name == "ollama" || name == "lm-studio" && !engines::on_mlx(parts.model);
-    if llama { "llama.cpp" } else { name }
 }

@@ -156,6 +156,8 @@ fn cost(step_s: f64, token_s: f64) -> StepCost {
         half_tokens: 0.0,
         attention_s: 0.0,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,

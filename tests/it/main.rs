@@ -4,6 +4,7 @@ mod accuracy;
 mod agent;
 mod bound;
 mod boxes;
+mod calibrate;
 mod cli;
 mod devices;
 mod documents;

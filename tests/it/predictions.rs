@@ -132,6 +132,8 @@ fn cost() -> StepCost {
         half_tokens: 96.0,
         attention_s: 1.7e-9,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the bottom; a module may use lower layers, itself, and what is listed beside it.
-const LAYERS: [(u8, &str, &[&str]); 29] = [
+const LAYERS: [(u8, &str, &[&str]); 30] = [
     (0, "ids", &[]),
     (0, "known", &[]),
     (0, "rng", &[]),
@@ -12,6 +12,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
     (1, "call", &[]),
     (1, "catalog", &[]),
     (1, "event", &["call"]),
+    (1, "measured", &[]),
     (1, "operating_point", &[]),
     (1, "scenario", &["trace", "catalog"]),
     (1, "trace", &[]),
@@ -37,7 +38,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 14] = [
+const SERIALISES: [&str; 16] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -48,6 +49,8 @@ const SERIALISES: [&str; 14] = [
     "scenario.rs",
     "journal.rs",
     "wire.rs",
+    "measured/",
+    "report/calibration.rs",
     "report/json.rs",
     "report/catalog.rs",
     "report/claims.rs",

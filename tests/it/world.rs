@@ -287,6 +287,8 @@ pub(crate) fn coefficients(dice: &mut Dice) -> Coefficients {
         half_tokens: dice.pick(&[0.0, 96.0]),
         attention_s: some(1.1e-9),
         request_s: some(dice.pick(&[0.0, 0.003])),
+        matrix_s: dice.pick(&[0.0, 0.0, 0.004]),
+        vector_tokens: dice.pick(&[0, 8]),
         expert_share: dice.pick(&[0.0, 0.05]),
         overlap: dice.pick(&[1.0, 0.5]),
         link_token_s: some(3.1e-7),
