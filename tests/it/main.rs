@@ -2,6 +2,9 @@
 
 mod accuracy;
 mod agent;
+mod agent_logs;
+mod agent_samples;
+mod agent_totals;
 mod bound;
 mod cli;
 mod documents;

@@ -54,7 +54,7 @@ fn trajectory(notes: &mut Notes, talk: &mut Talk, thread: usize, document: &Valu
     let tools = Part::body("tools", at(agent, &["tool_definitions"]));
     talk.threads[thread].hear(tools, None);
     if text(document, "continued_trajectory_ref").is_some() {
-        notes.count("trajectories go on in another file, which is a session of its own");
+        notes.count("trajectories that go on in another file, which is a session of its own");
     }
     for (index, step) in list(document, "steps").iter().enumerate() {
         let at_us = stamp(step, "timestamp");
@@ -69,7 +69,7 @@ fn trajectory(notes: &mut Notes, talk: &mut Talk, thread: usize, document: &Valu
             Some("agent") => answer(notes, talk, thread, index, step, model.as_ref()),
             Some("system") => talk.threads[thread].hear(Part::body("system", message), at_us),
             Some("user") => talk.threads[thread].hear(Part::body("user", message), at_us),
-            _ => notes.count("steps of an unknown source were passed over"),
+            _ => notes.count("steps of an unknown source, passed over"),
         }
         observed(notes, talk, thread, step, document, depth);
     }
@@ -87,12 +87,12 @@ fn answer(
     let metrics = at(step, &["metrics"]);
     let merged = count(step, "llm_call_count");
     if merged == Some(0) {
-        notes.count("steps of the agent made no call; what they say is part of the next prompt");
+        notes.count("steps of the agent without a call, whose words are part of the next prompt");
         let part = Part::body("assistant-text", at(step, &["message"]));
         return talk.threads[thread].hear(part, None);
     }
     if merged > Some(1) {
-        notes.count("steps merge several calls of the model; each counts as one");
+        notes.count("steps that merge several calls of the model, each taken as one");
     }
     let mut said = Part::body("assistant-text", at(step, &["message"])).chars;
     let asked: Vec<Tool> = list(step, "tool_calls")
@@ -172,7 +172,7 @@ fn observed(
                 });
             let Some(child) = known.filter(|_| depth < MAX_DEPTH) else {
                 notes.count(
-                    "sub-agents are only referred to; their files are sessions of their own",
+                    "sub-agents that are only referred to, whose files are sessions of their own",
                 );
                 continue;
             };

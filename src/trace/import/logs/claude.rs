@@ -186,10 +186,10 @@ impl Reader {
             Some(other) => {
                 let short: String = other.chars().take(40).collect();
                 notes.count(&format!(
-                    "records of the unknown type `{short}` were passed over"
+                    "records of the unknown type `{short}`, passed over"
                 ));
             }
-            None => notes.count("records without a type were passed over"),
+            None => notes.count("records without a type, passed over"),
         }
         if let Some(uuid) = text(value, "uuid") {
             let here = &self.talk.threads[thread];

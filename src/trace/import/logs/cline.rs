@@ -149,7 +149,7 @@ fn shown_entries(notes: &mut Notes, talk: &mut Talk, entries: &[Value]) {
         main.call(call);
     }
     if entries.is_empty() {
-        notes.count("tasks are empty");
+        notes.count("empty tasks");
     }
 }
 

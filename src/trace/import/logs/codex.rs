@@ -138,7 +138,7 @@ impl Reader {
             other => {
                 let short: String = other.unwrap_or("").chars().take(40).collect();
                 notes.count(&format!(
-                    "records of the unknown type `{short}` were passed over"
+                    "records of the unknown type `{short}`, passed over"
                 ));
             }
         }
@@ -150,7 +150,7 @@ impl Reader {
             Some(_) => self.item(notes, line, value, at_us),
             None if value.get("id").is_some() => self.meta(value),
             None if value.get("record_type").is_some() => {}
-            None => notes.count("records without a type were passed over"),
+            None => notes.count("records without a type, passed over"),
         }
     }
 
@@ -183,7 +183,7 @@ impl Reader {
 
     fn item(&mut self, notes: &mut Notes, line: u64, item: &Value, at_us: Option<i64>) {
         let Some(kind) = text(item, "type") else {
-            return notes.count("items without a type were passed over");
+            return notes.count("items without a type, passed over");
         };
         match kind {
             "message" | "agent_message" => {
@@ -210,9 +210,7 @@ impl Reader {
             _ if kind.ends_with("_call") => self.ask(line, kind, item, at_us),
             other => {
                 let short: String = other.chars().take(40).collect();
-                notes.count(&format!(
-                    "items of the unknown type `{short}` were passed over"
-                ));
+                notes.count(&format!("items of the unknown type `{short}`, passed over"));
             }
         }
     }
@@ -310,8 +308,9 @@ impl Reader {
             // Before token counts, a turn told the thread's running total.
             "turn.completed" if event.get("usage").is_some() => {
                 let total = usage(at(event, &["usage"]));
-                notes
-                    .count("turns report running totals instead of calls: each counts as one call");
+                notes.count(
+                    "turns that report running totals instead of calls, each taken as one call",
+                );
                 let own = since(self.total, total);
                 self.total = total;
                 self.counts(line, own, at_us);
@@ -324,7 +323,7 @@ impl Reader {
             other => {
                 let short: String = other.chars().take(40).collect();
                 notes.count(&format!(
-                    "events of the unknown type `{short}` were passed over"
+                    "events of the unknown type `{short}`, passed over"
                 ));
             }
         }

@@ -127,9 +127,7 @@ impl Reader {
                             main.go_back(path[index].1, "rewind");
                             path.truncate(index);
                         }
-                        None => {
-                            notes.count("rewinds to messages that are not there were passed over")
-                        }
+                        None => notes.count("rewinds to messages that are not there, passed over"),
                     }
                 }
                 Entry::Replaced(all) => {

@@ -22,6 +22,7 @@ pub(in crate::trace::import) struct Notes {
     pub(super) shrunk: u64,
     pub(super) dropped: u64,
     pub(super) checked: u64,
+    pub(super) cached_tokens: u64,
     pub(super) beyond: u64,
     pub(super) extended: u64,
     pub(super) extended_tokens: u64,
@@ -37,7 +38,7 @@ pub(in crate::trace::import) struct Notes {
 }
 
 impl Notes {
-    /// Counts something that is told at the end as `N <what>`.
+    /// Counts something that is told at the end as `<what>: N`.
     pub(super) fn count(&mut self, what: &str) {
         if self.other.len() < 24 || self.other.contains_key(what) {
             *self.other.entry(what.to_string()).or_default() += 1;
@@ -51,9 +52,10 @@ impl Notes {
         }
         self.sizes(feed);
         self.prefixes(feed);
+        self.breaks(feed);
         self.times(feed);
         for (what, number) in &self.other {
-            feed.losses.push(format!("{number} {what}"));
+            feed.losses.push(format!("{what}: {number}"));
         }
     }
 
@@ -76,66 +78,74 @@ impl Notes {
             ));
         }
         let calls = self.calls;
-        let mut tell = |number: u64, what: &str| {
-            if number > 0 {
-                losses.push(format!("{number} {what}"));
-            }
-        };
         tell(
+            losses,
             self.unsized_calls,
             &format!(
                 "of {calls} calls report no prompt tokens: their prompts are estimated from text, without what the log does not hold"
             ),
         );
         tell(
+            losses,
             self.heads,
-            "conversations begin with a head (system prompt, tools) whose size is the first prompt less the logged text",
+            "conversations whose unlogged head (system prompt, tools) is sized as the first prompt less the logged text",
         );
         tell(
+            losses,
             self.squeezed,
-            "first prompts are reported shorter than their logged text seems; the text was scaled down",
+            "first prompts reported shorter than their logged text seems, so that the text was scaled down",
         );
     }
 
     fn prefixes(&self, feed: &mut Feed<'_>) {
         let losses = &mut feed.losses;
         let (checked, tokens) = (self.checked, self.extended_tokens);
+        if checked > 0 && self.cached_tokens == 0 {
+            losses.push(format!(
+                "none of {checked} calls that follow another report cached tokens: the rebuilt prefixes could not be checked"
+            ));
+            return;
+        }
         if checked > 0 {
             let agree = checked - self.extended.max(self.beyond) - self.missed;
             losses.push(format!(
                 "the rebuilt prefix agrees with the cached tokens of {agree} of {checked} calls that follow another"
             ));
         }
-        let mut tell = |number: u64, what: &str| {
-            if number > 0 {
-                losses.push(format!("{number} {what}"));
-            }
-        };
         tell(
+            losses,
             self.extended,
             &format!(
                 "of them read more from the cache than the rebuilt prefix: it was extended by {tokens} tokens in all"
             ),
         );
         tell(
+            losses,
             self.beyond,
-            "of them read more from the cache than the conversation had; what is beyond it cannot be told",
+            "calls that read more from the cache than the conversation had by then, so that what they share cannot be told",
         );
         tell(
+            losses,
             self.missed,
             &format!(
-                "of them read {} tokens less from the cache than the rebuilt prefix holds: the provider missed, or the \
-                 prompt changed where the log does not say so",
+                "calls that read less from the cache than the rebuilt prefix holds ({} tokens in all; the provider missed, or \
+                 the prompt changed where the log does not say so)",
                 self.missed_tokens
             ),
         );
+    }
+
+    fn breaks(&self, feed: &mut Feed<'_>) {
+        let losses = &mut feed.losses;
         tell(
+            losses,
             self.dropped,
-            "prompts grew by less than the answer before them: its reasoning counts as dropped, the place is estimated",
+            "prompts that grew by less than the answer and the logged text before them, so that its reasoning counts as dropped (estimated)",
         );
         tell(
+            losses,
             self.shrunk,
-            "prompts are shorter than the one before without a logged reason; the place of the break is estimated",
+            "prompts shorter than the one before without a logged reason, so that the place of the break is estimated",
         );
     }
 
@@ -150,14 +160,21 @@ impl Notes {
         if self.unpaired > 0 {
             let number = self.unpaired;
             feed.losses.push(format!(
-                "{number} tool results name no call that is logged; their time is part of an unknown wait"
+                "tool results that name no logged call, so that their time is part of an unknown wait: {number}"
             ));
         }
         if self.backwards > 0 {
             let number = self.backwards;
             feed.losses.push(format!(
-                "{number} requests begin before the answer before them has ended; that wait is 0"
+                "requests that begin before the answer before them has ended, so that the wait is 0: {number}"
             ));
         }
+    }
+}
+
+/// Tells a count, where there is something to tell.
+fn tell(losses: &mut Vec<String>, number: u64, what: &str) {
+    if number > 0 {
+        losses.push(format!("{what}: {number}"));
     }
 }

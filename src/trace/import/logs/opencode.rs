@@ -282,7 +282,7 @@ impl Answer {
             .get("compacted")
             .is_some_and(|moment| !moment.is_null())
         {
-            notes.count("tool outputs were pruned from later prompts, at a moment the rebuilt prompts do not follow");
+            notes.count("tool outputs pruned from later prompts, at a moment the rebuilt prompts do not follow");
         }
         let took = start_us
             .zip(end_us)

@@ -131,7 +131,7 @@ impl Reader {
             (_, Some("condensation")) => self.condensed(at(event, &["args"]), at_us),
             (_, Some("recall" | "change_agent_state" | "null")) | (_, None) => {}
             (Some("agent"), Some(action)) => self.acted(index, number, action, event, at_us),
-            _ => notes.count("events of an unknown kind were passed over"),
+            _ => notes.count("events of an unknown kind, passed over"),
         }
     }
 

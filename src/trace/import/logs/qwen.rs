@@ -76,7 +76,7 @@ impl Reader {
             Some("assistant") => self.assistant(thread, line, value, at_us),
             Some("tool_result") => self.result(notes, thread, value, at_us),
             Some("system") => self.system(thread, value, at_us),
-            _ => notes.count("records of an unknown type were passed over"),
+            _ => notes.count("records of an unknown type, passed over"),
         }
         if let Some(uuid) = text(value, "uuid") {
             let here = &self.talk.threads[thread];

@@ -9,6 +9,9 @@ use super::notes::Notes;
 
 /// Characters per token where no usage tells.
 pub(super) const USUAL_RATIO: f64 = 3.5;
+/// No tokenizer makes shorter or longer tokens of text and code: below it, growth is more than the logged text.
+const SHORTEST: f64 = 2.5;
+const LONGEST: f64 = 6.0;
 /// So many tokens of growth are needed before they tell how texts and tokens relate.
 const ENOUGH: u64 = 400;
 /// A cache that has less than the rebuilt prefix by so many tokens, and a twentieth of it, missed.
@@ -73,9 +76,25 @@ pub(super) fn growth(thread: &Thread) -> (u64, u64) {
     (chars, tokens)
 }
 
+/// Returns the fewest characters a token can have for the logged text of a thread's first prompt to fit into it.
+pub(super) fn least(thread: &Thread) -> Option<f64> {
+    let first = thread.calls.first()?;
+    let prompt = first.usage?.prompt?;
+    let mut chars = 0;
+    let mut at = first.prompt;
+    while at != 0 {
+        if let Body::Input(part) = thread.nodes[at].body {
+            chars += part.chars;
+        }
+        at = thread.nodes[at].parent;
+    }
+    Some((chars as f64 / prompt.max(1) as f64).min(LONGEST))
+}
+
 /// Returns how many characters a token has, from what prompts grew by; nothing where too little tells.
 pub(super) fn ratio(chars: u64, tokens: u64) -> Option<f64> {
-    (tokens >= ENOUGH && chars >= ENOUGH).then(|| (chars as f64 / tokens as f64).clamp(1.5, 6.0))
+    (tokens >= ENOUGH && chars >= ENOUGH)
+        .then(|| (chars as f64 / tokens as f64).clamp(SHORTEST, LONGEST))
 }
 
 /// Shares tokens out in proportion to weights; what rounding leaves goes where it falls.
@@ -246,6 +265,7 @@ impl<'a> Sizer<'a> {
             return;
         };
         self.notes.checked += 1;
+        self.notes.cached_tokens += cached;
         if cached > kept.keep {
             self.notes.beyond += u64::from(cached > whole);
             let longer = cached.min(whole);

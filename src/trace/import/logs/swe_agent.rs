@@ -37,11 +37,13 @@ pub(super) fn read(
             queries(main, steps);
         } else if list(&document, "history").is_empty() {
             notes.count(
-                "trajectories hold no history: their prompts begin with the first observation",
+                "trajectories without a history, whose prompts begin with the first observation",
             );
-            observations(main, steps);
+            observations(main, steps, 0);
         } else {
-            notes.count("trajectories hold no prompts: they are rebuilt from the history, as if nothing was elided");
+            notes.count(
+                "trajectories without prompts, rebuilt from the history as if nothing was elided",
+            );
             history(main, list(&document, "history"), steps);
         }
         let stats = at(&document, &["info", "model_stats"]);
@@ -99,12 +101,15 @@ fn history(main: &mut Thread, messages: &[Value], steps: &[Value]) {
             main.hear(part, None);
         }
     }
+    // The history may end before the run: what was submitted last is in the steps alone.
+    observations(main, steps.get(answers..).unwrap_or(&[]), answers);
 }
 
-fn observations(main: &mut Thread, steps: &[Value]) {
+/// Takes steps as they stand, numbered from `first`.
+fn observations(main: &mut Thread, steps: &[Value], first: usize) {
     for (index, step) in steps.iter().enumerate() {
         let said = Part::body("assistant-text", at(step, &["response"])).chars;
-        main.call(call(index, said, Some(step)));
+        main.call(call(first + index, said, Some(step)));
         main.hear(Part::body("tool-output", at(step, &["observation"])), None);
     }
 }
@@ -138,7 +143,7 @@ fn totals(notes: &mut Notes, main: &mut Thread, stats: &Value) {
     };
     let calls = main.calls.len();
     if count(stats, "api_calls").is_some_and(|told| told != calls as u64) {
-        notes.count("runs count other calls than their steps (retries, or steps without a call); totals are shared out among the steps");
+        notes.count("runs that count other calls than their steps (retries, or steps without a call), whose totals are shared out among the steps");
     }
     let said: Vec<u64> = main.calls.iter().map(|call| call.said.max(1)).collect();
     let outputs = share(received, &said);
@@ -158,7 +163,7 @@ fn totals(notes: &mut Notes, main: &mut Thread, stats: &Value) {
     let answered: u64 = lengths.iter().map(|&(_, answered)| answered).sum();
     let Some(left) = sent.checked_sub(answered).filter(|_| heard > 0) else {
         notes.count(
-            "runs were sent less than their answers alone would make: their sizes are estimated",
+            "runs that were sent less than their answers alone would make, whose sizes are estimated",
         );
         return;
     };
@@ -172,9 +177,7 @@ fn totals(notes: &mut Notes, main: &mut Thread, stats: &Value) {
         call.shares = Some((end - given + answered, output));
         given = end;
     }
-    notes.count(
-        "runs tell totals only: their tokens are shared out among the calls in proportion to text",
-    );
+    notes.count("runs that tell totals only, shared out among their calls in proportion to text");
 }
 
 /// Reads trajectories of mini-swe-agent.

@@ -45,10 +45,15 @@ pub(super) fn talk(feed: &mut Feed<'_>, notes: &mut Notes, format: &str, talk: &
         tokens += more_tokens;
     }
     let told = size::ratio(chars, tokens);
-    let ratio = told.unwrap_or(size::USUAL_RATIO);
+    let least = talk
+        .threads
+        .iter()
+        .filter_map(size::least)
+        .fold(0.0, f64::max);
+    let ratio = told.unwrap_or(size::USUAL_RATIO).max(least);
     notes.usual_ratio |= told.is_none();
-    let (least, most) = notes.ratio.unwrap_or((ratio, ratio));
-    notes.ratio = Some((least.min(ratio), most.max(ratio)));
+    let (low, high) = notes.ratio.unwrap_or((ratio, ratio));
+    notes.ratio = Some((low.min(ratio), high.max(ratio)));
     let mut writer = Writer {
         feed,
         notes,
