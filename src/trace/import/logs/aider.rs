@@ -207,7 +207,7 @@ fn say(parts: &mut Vec<(Part, bool)>, message: &mut (String, String)) {
             "TOOL" => "tool-output",
             _ => "user",
         };
-        parts.push((Part::text(kind, words), false));
+        parts.push((Part::text(kind, words), kind == "assistant-text"));
         words.clear();
     }
 }
@@ -227,12 +227,13 @@ fn analytics(input: &Input, feed: &mut Feed<'_>, notes: &mut Notes) -> Result<()
     );
     let stem = file_stem(&input.path);
     let mut talks: Vec<Talk> = Vec::new();
-    let mut begun = false;
     each_line(input, feed, |_, line, value| {
         let event = text(value, "event")
             .ok_or("`event` is missing; expected an event of aider's analytics")?;
-        if event == "launched" || event == "cli session" && !begun || talks.is_empty() {
-            begun = event == "cli session";
+        let used = talks
+            .last()
+            .is_none_or(|talk| !talk.threads[0].calls.is_empty());
+        if used && matches!(event, "launched" | "cli session") || talks.is_empty() {
             let id = match talks.len() {
                 0 => stem.clone(),
                 more => format!("{stem}#{}", more + 1),

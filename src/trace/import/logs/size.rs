@@ -248,7 +248,8 @@ impl<'a> Sizer<'a> {
         let proven = cached.is_some_and(|cached| cached > prompt + aloud);
         let off = |kept: u64| grown.abs_diff(kept + asked);
         let likely = (output - aloud) * 4 > output + 64 && off(aloud) < off(output) && !proven;
-        let may = last.resends_thoughts != Some(true);
+        // Shares of a total tell nothing of what was dropped.
+        let may = last.resends_thoughts != Some(true) && last.usage.is_some();
         if grown < output || (likely && may) {
             self.notes.dropped += 1;
             return dropped(known, prompt, aloud.min(grown), true);
