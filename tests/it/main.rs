@@ -4,6 +4,7 @@ mod accuracy;
 mod agent;
 mod agent_logs;
 mod agent_samples;
+mod agent_table;
 mod agent_totals;
 mod bound;
 mod cli;
