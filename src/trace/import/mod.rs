@@ -164,7 +164,9 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
 /// Says what a JSON object seems to be, for people who gave the wrong file.
 fn resemblance(object: &serde_json::Map<String, Value>) -> String {
     let has = |key: &str| object.contains_key(key);
-    let known = if has("resourceSpans") {
+    let known = if has("sessionId") && has("uuid") {
+        "a line of a Claude Code or Qwen Code session log, without what it says"
+    } else if has("resourceSpans") {
         "OpenTelemetry spans"
     } else if has("schema_version") && has("run_name") {
         "a receipt of the MMBT harness; its transcript.jsonl is the recording"

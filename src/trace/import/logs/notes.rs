@@ -23,6 +23,8 @@ pub(in crate::trace::import) struct Notes {
     pub(super) dropped: u64,
     pub(super) checked: u64,
     pub(super) cached_tokens: u64,
+    /// Calls that read more from the cache than the rebuilt prefix.
+    pub(super) longer: u64,
     pub(super) beyond: u64,
     pub(super) extended: u64,
     pub(super) extended_tokens: u64,
@@ -82,7 +84,7 @@ impl Notes {
             losses,
             self.unsized_calls,
             &format!(
-                "of {calls} calls report no prompt tokens: their prompts are estimated from text, without what the log does not hold"
+                "calls of {calls} that report no prompt tokens, so that their prompts are estimated from the logged text alone"
             ),
         );
         tell(
@@ -107,7 +109,7 @@ impl Notes {
             return;
         }
         if checked > 0 {
-            let agree = checked - self.extended.max(self.beyond) - self.missed;
+            let agree = checked - self.longer - self.missed;
             losses.push(format!(
                 "the rebuilt prefix agrees with the cached tokens of {agree} of {checked} calls that follow another"
             ));
@@ -116,7 +118,7 @@ impl Notes {
             losses,
             self.extended,
             &format!(
-                "of them read more from the cache than the rebuilt prefix: it was extended by {tokens} tokens in all"
+                "calls that read more from the cache than the rebuilt prefix, which was extended by {tokens} tokens in all"
             ),
         );
         tell(

@@ -46,7 +46,7 @@ pub(in crate::trace::import) fn object(object: &Map<String, Value>) -> Found {
     }
     let spoken = inner("role").is_some() || inner("usage").is_some();
     let session = has("sessionId") || has("session_id");
-    if session && (has("uuid") || spoken)
+    if session && (has("uuid") && has("type") || spoken)
         || CLAUDE_FIRST.contains(&kind) && (session || has("leafUuid") || has("snapshot"))
     {
         return Some(Ok(Log::Claude));

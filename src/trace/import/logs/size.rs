@@ -268,6 +268,7 @@ impl<'a> Sizer<'a> {
         self.notes.checked += 1;
         self.notes.cached_tokens += cached;
         if cached > kept.keep {
+            self.notes.longer += 1;
             self.notes.beyond += u64::from(cached > whole);
             let longer = cached.min(whole);
             let more = longer - kept.keep;
