@@ -20,6 +20,7 @@ pub(crate) struct Totals {
     pub(crate) prompt: u64,
     pub(crate) cached: u64,
     pub(crate) output: u64,
+    /// The tools whose time is known.
     pub(crate) tools: u64,
     pub(crate) tool_us: u64,
 }
@@ -79,7 +80,7 @@ pub(crate) fn totals(records: &[Value], reported: bool) -> Totals {
                 };
             }
             Some("tool") => {
-                totals.tools += 1;
+                totals.tools += u64::from(!record["duration_us"].is_null());
                 totals.tool_us += number(record, "/duration_us");
             }
             _ => {}
