@@ -280,6 +280,9 @@ pub struct GapRecord {
     /// Measured tool time, parallel calls counted once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_us: Option<u64>,
+    /// How the tool time is known: `measured`, or `derived` from stamps that hold approvals too. Absent means measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_how: Option<String>,
     /// Measured overhead of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_us: Option<u64>,

@@ -2,6 +2,10 @@
 
 mod accuracy;
 mod agent;
+mod agent_logs;
+mod agent_samples;
+mod agent_table;
+mod agent_totals;
 mod bound;
 mod boxes;
 mod calibrate;

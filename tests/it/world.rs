@@ -525,6 +525,7 @@ impl Writer<'_> {
             client_us: some(&[0, 0, 10, 2_000]),
             human_us: some(&[0, 0, 5_000, 7_200_000_000]),
             unknown_us: some(&[0, 0, 4_000, 90_000_000]),
+            tool_how: None,
         }
     }
 }
