@@ -3,6 +3,7 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod edge;
 mod import;
 mod inspect;
 mod list;
@@ -10,6 +11,7 @@ mod output;
 mod replay;
 mod rigs;
 mod scenario;
+mod serve;
 mod talk;
 mod traces;
 
@@ -43,6 +45,8 @@ enum Command {
     Import(import::Import),
     /// List what rigs can be made of.
     List(list::List),
+    /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
+    Serve(serve::Serve),
 }
 
 /// Does what the command line asks and returns how it went.
@@ -59,13 +63,14 @@ pub fn main() -> Exit {
         Err(error) => return tell(&error),
     };
     let done = match meant.command {
-        Command::Replay(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::List(command) => command.run(),
+        Command::Replay(command) => command.run().map(|()| Exit::Done),
+        Command::Inspect(command) => command.run().map(|()| Exit::Done),
+        Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Serve(command) => command.run(),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => tell(&error),
     }
 }
