@@ -50,6 +50,7 @@ pub mod known;
 pub mod listen;
 pub mod metrics;
 pub mod operating_point;
+pub mod proxy;
 pub mod report;
 pub mod rig;
 pub mod rng;

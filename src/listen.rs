@@ -124,7 +124,9 @@ pub async fn body(mut incoming: Incoming, most: u64) -> Result<Bytes, BodyError>
             None => return Ok(whole.freeze()),
             Some(frame) => frame.map_err(|_| BodyError::Broken)?,
         };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         if (whole.len() + data.len()) as u64 > most {
             return Err(BodyError::TooLarge);
         }
@@ -138,7 +140,9 @@ pub fn whole(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> 
     let mut reply = Response::new(BodyExt::boxed(full));
     *reply.status_mut() = status;
     let kind = hyper::header::HeaderValue::from_static(kind);
-    reply.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    reply
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
     reply
 }
 

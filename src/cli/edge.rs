@@ -19,8 +19,12 @@ pub(super) fn runtime() -> Result<Runtime, Error> {
 /// Returns the error for an address that cannot be listened on.
 pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {
     let help = match error.kind() {
-        io::ErrorKind::AddrInUse => "something listens there already; name another port with --listen",
-        io::ErrorKind::PermissionDenied => "ports below 1024 are kept for the system; name another with --listen",
+        io::ErrorKind::AddrInUse => {
+            "something listens there already; name another port with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are kept for the system; name another with --listen"
+        }
         _ => "name an address of this machine with --listen, such as 127.0.0.1:8000",
     };
     Error::usage(format!("cannot listen on {address}: {error}")).with_help(help)
@@ -30,7 +34,9 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {
 pub(super) fn announce(listener: &TcpListener, asked: SocketAddr, then: &str) -> SocketAddr {
     let at = listener.local_addr().unwrap_or(asked);
     if listen::is_open(at) {
-        talk::warning(&format!("{at} is open to other machines, without any password: {then}"));
+        talk::warning(&format!(
+            "{at} is open to other machines, without any password: {then}"
+        ));
     }
     at
 }
@@ -49,4 +55,15 @@ pub(super) async fn interrupted() {
         }
     }
     let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Returns microseconds since 1970.
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a recording carries its date; nothing is measured by it"
+)]
+pub(super) fn now_unix_us() -> Option<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().map(|since| since.as_micros() as u64)
 }

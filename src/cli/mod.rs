@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod list;
 mod output;
+mod record;
 mod replay;
 mod rigs;
 mod scenario;
@@ -45,6 +46,8 @@ enum Command {
     Import(import::Import),
     /// List what rigs can be made of.
     List(list::List),
+    /// Record what agents and their engine say to each other, as a trace.
+    Record(record::Record),
     /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
     Serve(serve::Serve),
 }
@@ -67,6 +70,7 @@ pub fn main() -> Exit {
         Command::Inspect(command) => command.run().map(|()| Exit::Done),
         Command::Import(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Record(command) => command.run(),
         Command::Serve(command) => command.run(),
     };
     match done {

@@ -61,8 +61,11 @@ impl Serve {
     /// Serves until it is interrupted.
     pub(super) fn run(self) -> Result<Exit, Error> {
         let not_open = || {
-            Error::usage(format!("the rig `{}` takes no calls from outside", self.rig))
-                .with_help("name HARDWARE/ENGINE/MODEL; `laptime list rigs` shows some")
+            Error::usage(format!(
+                "the rig `{}` takes no calls from outside",
+                self.rig
+            ))
+            .with_help("name HARDWARE/ENGINE/MODEL; `laptime list rigs` shows some")
         };
         if self.rig == rigs::RECORDED {
             return Err(not_open());
@@ -85,8 +88,13 @@ impl Serve {
         };
         let served = super::edge::runtime()?.block_on(async {
             let listener = TcpListener::bind(self.listen).await;
-            let listener = listener.map_err(|error| super::edge::cannot_listen(self.listen, &error))?;
-            let at = super::edge::announce(&listener, self.listen, "the rig answers whoever can reach it");
+            let listener =
+                listener.map_err(|error| super::edge::cannot_listen(self.listen, &error))?;
+            let at = super::edge::announce(
+                &listener,
+                self.listen,
+                "the rig answers whoever can reach it",
+            );
             talk::note(self.quiet, &format!("{} at http://{at}/v1", self.rig));
             talk::note(self.quiet, &known_by);
             talk::note(self.quiet, "Ctrl-C ends it");

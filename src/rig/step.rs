@@ -3,11 +3,11 @@
 //! Decode steps in which nothing changes are made in one go. A call that arrives meanwhile cuts the run at the next
 //! step boundary; because engine time is integer, where a run is cut makes no difference to when its steps end.
 
-use super::{Backend, Load, Open, Written};
 use super::book::{Book, SeqId};
 use super::cost::{Graph, StepCost};
 use super::engine::{Engine, Step};
 use super::fine::Fine;
+use super::{Backend, Load, Open, Written};
 use crate::call::{Call, Outcome, Reply};
 use crate::ids::CallId;
 use crate::trace::content::Content;

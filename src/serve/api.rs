@@ -136,7 +136,9 @@ pub(super) fn request(body: &[u8], chat: bool) -> Result<(Form, Prompt), Wrong> 
         (false, _, None) => return Err(Wrong::bad("`prompt` is missing")),
     };
     if prompt.ids.is_empty() {
-        return Err(Wrong::bad("the prompt is empty; it takes at least one token"));
+        return Err(Wrong::bad(
+            "the prompt is empty; it takes at least one token",
+        ));
     }
     Ok((form, prompt))
 }
@@ -172,7 +174,8 @@ fn of_text(text: &str) -> Vec<u32> {
 }
 
 fn of_prompt(prompt: &Value) -> Result<Prompt, Wrong> {
-    let shape = || Wrong::bad("`prompt` must be text, a list of token ids, or a list of one of these");
+    let shape =
+        || Wrong::bad("`prompt` must be text, a list of token ids, or a list of one of these");
     let by_person = true;
     match prompt {
         Value::String(text) => Ok(Prompt {
@@ -203,11 +206,7 @@ fn of_prompt(prompt: &Value) -> Result<Prompt, Wrong> {
 }
 
 /// Puts messages together: a mark for who speaks, what is said, and a mark for the end of it.
-fn of_messages(
-    messages: &[Message],
-    tools: Option<&Value>,
-    opens: bool,
-) -> Result<Prompt, Wrong> {
+fn of_messages(messages: &[Message], tools: Option<&Value>, opens: bool) -> Result<Prompt, Wrong> {
     let mut ids = Vec::new();
     if let Some(tools) = tools.filter(|tools| !tools.is_null()) {
         ids.push(tokens::TOOLS);
@@ -250,7 +249,9 @@ fn say(content: Option<&Value>, ids: &mut Vec<u32>) -> Result<(), Wrong> {
                 let text = part.get("text").and_then(Value::as_str);
                 let text = text.ok_or_else(|| {
                     let kind = part.get("type").and_then(Value::as_str).unwrap_or("?");
-                    Wrong::bad(format!("a part of type `{kind}`: only text can be read here"))
+                    Wrong::bad(format!(
+                        "a part of type `{kind}`: only text can be read here"
+                    ))
                 })?;
                 tokens::encode(text.as_bytes(), ids);
             }
@@ -266,7 +267,8 @@ mod tests {
 
     #[test]
     fn an_answer_sent_back_continues_the_prompt_it_answered() {
-        let first = br#"{"messages":[{"role":"user","content":"hi there"}],"tools":[{"type":"function"}]}"#;
+        let first =
+            br#"{"messages":[{"role":"user","content":"hi there"}],"tools":[{"type":"function"}]}"#;
         let (_, first) = request(first, true).unwrap();
         let second = br#"{"messages":[{"role":"user","content":[{"type":"text","text":"hi there"}]},
             {"role":"assistant","content":"the file reads"},{"role":"user","content":"go on"}],"tools":[{"type":"function"}]}"#;
@@ -284,7 +286,10 @@ mod tests {
             (b"{", "not understood"),
             (br#"{"messages":[],"n":2}"#, "more than one answer"),
             (br#"{"messages":[{"role":"clown","content":""}]}"#, "clown"),
-            (br#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, "image_url"),
+            (
+                br#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
+                "image_url",
+            ),
             (br#"{"messages":[],"max_tokens":0}"#, "at least 1"),
         ] {
             let wrong = request(body, true).unwrap_err();

@@ -200,4 +200,3 @@ fn tell(news: &mut Vec<News>, callers: &mut FxHashMap<CallId, mpsc::UnboundedSen
         }
     }
 }
-

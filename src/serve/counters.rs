@@ -57,7 +57,11 @@ impl Counters {
         let counter = |value| [("_total", "", value)];
         family("prompt_tokens", "counter", &counter(of(&self.prompt)));
         family("generation_tokens", "counter", &counter(of(&self.output)));
-        family("prefix_cache_queries", "counter", &counter(of(&self.prompt)));
+        family(
+            "prefix_cache_queries",
+            "counter",
+            &counter(of(&self.prompt)),
+        );
         family("prefix_cache_hits", "counter", &counter(of(&self.cached)));
         let ends = [
             ("_total", ",finished_reason=\"stop\"", of(&self.stopped)),
@@ -69,7 +73,11 @@ impl Counters {
             ("time_to_first_token_seconds", nanos(&self.first_token)),
             ("e2e_request_latency_seconds", nanos(&self.whole)),
         ] {
-            family(name, "summary", &[("_sum", "", sum), ("_count", "", answers)]);
+            family(
+                name,
+                "summary",
+                &[("_sum", "", sum), ("_count", "", answers)],
+            );
         }
         text
     }

@@ -130,8 +130,7 @@ impl Library {
                 self.stretches.len() as u32 - 1
             }
         };
-        self.ways
-            .insert((from.stretch, from.at, tokens[0]), index);
+        self.ways.insert((from.stretch, from.at, tokens[0]), index);
         Ok(Spot {
             stretch: index,
             at: from.at + len as u32,

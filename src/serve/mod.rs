@@ -64,7 +64,13 @@ pub async fn run(
 ) -> std::io::Result<bool> {
     let point = &rig.point;
     let limit = |key: &str| point.settings.get(key).and_then(|text| text.parse().ok());
-    let keys = ["max_model_len", "slot_context", "context_length", "max_seq_len", "ctx_size"];
+    let keys = [
+        "max_model_len",
+        "slot_context",
+        "context_length",
+        "max_seq_len",
+        "ctx_size",
+    ];
     let context = keys.iter().find_map(|key| limit(&format!("engine.{key}")));
     let manner = match point.engine.as_deref() {
         Some("llama.cpp" | "ollama" | "lm-studio") => Manner::LlamaCpp,

@@ -30,17 +30,28 @@ pub(super) async fn answer(server: Arc<Server>, request: Request<Incoming>) -> R
     let ok = |text: Vec<u8>| listen::whole(StatusCode::OK, JSON, text);
     let known = matches!(
         path.as_str(),
-        "/v1/chat/completions" | "/v1/completions" | "/tokenize" | "/detokenize" | "/v1/models" | "/health" | "/metrics"
+        "/v1/chat/completions"
+            | "/v1/completions"
+            | "/tokenize"
+            | "/detokenize"
+            | "/v1/models"
+            | "/health"
+            | "/metrics"
     );
     match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => ok(Vec::new()),
-        (&Method::GET, "/v1/models") => ok(answer::models(&server.model, now_unix(), server.context)),
+        (&Method::GET, "/v1/models") => {
+            ok(answer::models(&server.model, now_unix(), server.context))
+        }
         (&Method::GET, "/metrics") => {
             let load = server.desk.load().await;
             let text = server.counters.text(&server.model, load);
             listen::whole(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
-        (&Method::POST, "/v1/chat/completions" | "/v1/completions" | "/tokenize" | "/detokenize") => {
+        (
+            &Method::POST,
+            "/v1/chat/completions" | "/v1/completions" | "/tokenize" | "/detokenize",
+        ) => {
             let bound = server.settings.bounds.body;
             match listen::body(request.into_body(), bound).await {
                 Ok(body) => match post(server, &path, &body).await {
@@ -180,12 +191,17 @@ async fn complete(
         return Err(Wrong {
             status: 404,
             kind: "NotFoundError",
-            message: format!("The model `{asked}` does not exist; this is `{}`.", server.model),
+            message: format!(
+                "The model `{asked}` does not exist; this is `{}`.",
+                server.model
+            ),
         });
     }
     let plan = plan(&server, &form, &prompt.ids, chat)?;
     let said = plan.ids.clone();
-    let mut told = server.desk.call(at, prompt.ids.clone(), said, prompt.by_person);
+    let mut told = server
+        .desk
+        .call(at, prompt.ids.clone(), said, prompt.by_person);
     let Some(Told::Taken(Some(call))) = told.recv().await else {
         return Err(Wrong {
             status: 500,
@@ -264,7 +280,9 @@ impl Served {
         tokio::spawn(self.write(first, fill));
         let mut reply = Response::new(pipe.boxed());
         let kind = hyper::header::HeaderValue::from_static("text/event-stream; charset=utf-8");
-        reply.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+        reply
+            .headers_mut()
+            .insert(hyper::header::CONTENT_TYPE, kind);
         Ok(reply)
     }
 
@@ -384,7 +402,8 @@ impl Served {
             (Outcome::Unavailable, _) => Wrong {
                 status: 503,
                 kind: "unavailable_error",
-                message: "server busy, please try again.  maximum pending requests exceeded".to_string(),
+                message: "server busy, please try again.  maximum pending requests exceeded"
+                    .to_string(),
             },
             _ => Wrong {
                 status: 500,

@@ -144,9 +144,7 @@ fn raw(bytes: &[u8]) -> u32 {
 
 fn word_id(letters: &[u8], space: bool) -> u32 {
     let capital = letters[0].is_ascii_uppercase();
-    let before: u32 = (1..letters.len() as u32)
-        .map(|len| 26_u32.pow(len))
-        .sum();
+    let before: u32 = (1..letters.len() as u32).map(|len| 26_u32.pow(len)).sum();
     let digit = |byte: &u8| u32::from(byte.to_ascii_lowercase() - b'a');
     let number = letters.iter().fold(0, |n, byte| n * 26 + digit(byte));
     WORD + (u32::from(space) * 2 + u32::from(capital)) * WORDS + before + number
@@ -232,7 +230,10 @@ mod tests {
     #[test]
     fn code_and_prose_take_about_as_many_tokens_as_with_a_real_tokenizer() {
         // o200k_base takes 3.89 bytes of Rust, TOML and Markdown for a token (1,465 files, 12.0 MB).
-        let texts = [include_str!("../rig/engine/vllm.rs"), include_str!("../../docs/model.md")];
+        let texts = [
+            include_str!("../rig/engine/vllm.rs"),
+            include_str!("../../docs/model.md"),
+        ];
         let (mut ids, mut bytes) = (Vec::new(), 0);
         for text in texts {
             encode(text.as_bytes(), &mut ids);
@@ -244,12 +245,18 @@ mod tests {
 
     #[test]
     fn every_number_below_the_vocabulary_is_an_id_or_reserved() {
-        for id in (0..VOCABULARY).step_by(99_991).chain([ONE - 1, VOCABULARY - 1]) {
+        for id in (0..VOCABULARY)
+            .step_by(99_991)
+            .chain([ONE - 1, VOCABULARY - 1])
+        {
             let reserved = (SPECIALS.len() as u32..ONE).contains(&id);
             assert_eq!(decode(id, &mut Vec::new()), !reserved, "{id}");
         }
         assert!(!decode(VOCABULARY, &mut Vec::new()));
-        assert!(i32::try_from(VOCABULARY).is_ok(), "clients keep ids in 32 bits with a sign");
+        assert!(
+            i32::try_from(VOCABULARY).is_ok(),
+            "clients keep ids in 32 bits with a sign"
+        );
     }
 
     proptest! {

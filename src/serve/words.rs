@@ -5,11 +5,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Each is one token with the space before it, and without.
 const WORDS: [&str; 64] = [
-    "the", "file", "reads", "a", "list", "of", "names", "and", "then", "calls", "each", "one", "with", "its", "own",
-    "part", "so", "that", "test", "fails", "when", "path", "is", "empty", "here", "we", "should", "return", "an",
-    "error", "before", "it", "opens", "next", "step", "run", "build", "again", "to", "see", "what", "now", "this",
-    "change", "makes", "value", "in", "map", "key", "was", "not", "set", "by", "first", "pass", "which", "code",
-    "after", "some", "work", "done", "for", "line", "at",
+    "the", "file", "reads", "a", "list", "of", "names", "and", "then", "calls", "each", "one",
+    "with", "its", "own", "part", "so", "that", "test", "fails", "when", "path", "is", "empty",
+    "here", "we", "should", "return", "an", "error", "before", "it", "opens", "next", "step",
+    "run", "build", "again", "to", "see", "what", "now", "this", "change", "makes", "value", "in",
+    "map", "key", "was", "not", "set", "by", "first", "pass", "which", "code", "after", "some",
+    "work", "done", "for", "line", "at",
 ];
 
 /// Appends an answer of `len` tokens to a prompt; one that `ends` by itself has the end of the message for its last.

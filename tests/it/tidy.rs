@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the bottom; a module may use lower layers, itself, and what is listed beside it.
-const LAYERS: [(u8, &str, &[&str]); 29] = [
+const LAYERS: [(u8, &str, &[&str]); 30] = [
     (0, "ids", &[]),
     (0, "known", &[]),
     (0, "rng", &[]),
@@ -20,9 +20,10 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
     (2, "metrics", &[]),
     (2, "rig", &[]),
     (3, "journal", &[]),
+    (3, "listen", &[]),
     (3, "live", &["wire"]),
-    (3, "proxy", &["wire"]),
-    (3, "serve", &["wire"]),
+    (3, "proxy", &["listen", "wire"]),
+    (3, "serve", &["listen", "wire"]),
     (3, "sim", &[]),
     (3, "wire", &[]),
     (4, "study", &[]),
@@ -37,7 +38,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 13] = [
+const SERIALISES: [&str; 19] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -47,6 +48,12 @@ const SERIALISES: [&str; 13] = [
     "catalog/load",
     "scenario.rs",
     "journal.rs",
+    "proxy/answered.rs",
+    "proxy/asked.rs",
+    "proxy/threads.rs",
+    "proxy/recorder",
+    "proxy/writer.rs",
+    "serve/api",
     "wire.rs",
     "report/json.rs",
     "report/catalog.rs",

@@ -296,8 +296,8 @@ impl LlamaCpp {
             return 0;
         };
         let limit = call.seen_computed.0.min(call.prompt_tokens.0 - 1);
-        let whole = history.len <= limit
-            && self.content.meet(history.tip, call.prompt).1.0 >= history.len;
+        let whole =
+            history.len <= limit && self.content.meet(history.tip, call.prompt).1.0 >= history.len;
         if self.settings.rolls_back {
             return limit;
         }

@@ -57,7 +57,8 @@ impl Voice {
             (true, false) => "chat.completion",
             (false, _) => "text_completion",
         };
-        let head = json!({"id": self.id, "object": object, "created": self.created, "model": self.model});
+        let head =
+            json!({"id": self.id, "object": object, "created": self.created, "model": self.model});
         match head {
             Value::Object(head) => head,
             _ => unreachable!("a literal object"),
@@ -99,8 +100,15 @@ impl Voice {
     }
 
     /// Returns the event that ends a stream: the usage where it was asked for, and the times where the engine has them.
-    pub(in crate::serve) fn closing(&self, usage: Usage, form: &Form, reply: &Reply) -> Option<Bytes> {
-        let asked = form.stream_options.is_some_and(|options| options.include_usage);
+    pub(in crate::serve) fn closing(
+        &self,
+        usage: Usage,
+        form: &Form,
+        reply: &Reply,
+    ) -> Option<Bytes> {
+        let asked = form
+            .stream_options
+            .is_some_and(|options| options.include_usage);
         if !asked && !self.timings {
             return None;
         }
@@ -116,12 +124,7 @@ impl Voice {
     }
 
     /// Returns the whole answer as one document.
-    pub(in crate::serve) fn whole(
-        &self,
-        piece: Piece<'_>,
-        usage: Usage,
-        reply: &Reply,
-    ) -> Vec<u8> {
+    pub(in crate::serve) fn whole(&self, piece: Piece<'_>, usage: Usage, reply: &Reply) -> Vec<u8> {
         let mut document = self.head(false);
         let mut choice = if self.chat {
             let message = json!({"role": "assistant", "content": piece.text});
@@ -179,7 +182,9 @@ pub(in crate::serve) fn models(name: &str, created: u64, context: Option<u64>) -
         "id": name, "object": "model", "created": created, "owned_by": "laptime", "root": name,
         "parent": null, "max_model_len": context,
     });
-    json!({"object": "list", "data": [model]}).to_string().into_bytes()
+    json!({"object": "list", "data": [model]})
+        .to_string()
+        .into_bytes()
 }
 
 /// Returns what `/tokenize` answers, in the words of vLLM and llama.cpp.
@@ -191,5 +196,7 @@ pub(in crate::serve) fn tokenized(ids: &[u32], context: Option<u64>) -> Vec<u8> 
 
 /// Returns what `/detokenize` answers, in the words of vLLM and llama.cpp.
 pub(in crate::serve) fn detokenized(text: &str) -> Vec<u8> {
-    json!({"prompt": text, "content": text}).to_string().into_bytes()
+    json!({"prompt": text, "content": text})
+        .to_string()
+        .into_bytes()
 }
