@@ -25,6 +25,9 @@ pub type Reply = Response<BoxBody<Bytes, io::Error>>;
 const HEAD_WAIT: Duration = Duration::from_secs(30);
 /// The longest that a client may pause while it sends a body.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
+/// How long, and how many bytes beyond the bound, the rest of a body that is too long is read.
+const DRAIN: Duration = Duration::from_secs(2);
+const DRAINED: u64 = 16 << 20;
 /// The longest that answers under way are waited for once the server is to end.
 const GRACE: Duration = Duration::from_millis(200);
 
@@ -113,24 +116,33 @@ pub enum BodyError {
 }
 
 /// Reads a whole body, within the bound.
+///
+/// Of one that is too long the rest is read and thrown away for a while: a client that is still sending would see a broken
+/// connection instead of the answer.
 pub async fn body(mut incoming: Incoming, most: u64) -> Result<Bytes, BodyError> {
-    if incoming.size_hint().lower() > most {
-        return Err(BodyError::TooLarge);
-    }
+    let too_large = incoming.size_hint().lower() > most;
     let mut whole = BytesMut::new();
+    let (mut thrown, mut full) = (0, too_large);
+    let until = tokio::time::Instant::now() + DRAIN;
     loop {
         let frame = timeout(BODY_PAUSE, incoming.frame()).await;
         let frame = match frame.map_err(|_| BodyError::Broken)? {
+            None if full => return Err(BodyError::TooLarge),
             None => return Ok(whole.freeze()),
             Some(frame) => frame.map_err(|_| BodyError::Broken)?,
         };
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if (whole.len() + data.len()) as u64 > most {
+        full |= (whole.len() + data.len()) as u64 > most;
+        if !full {
+            whole.extend_from_slice(&data);
+            continue;
+        }
+        thrown += data.len() as u64;
+        if thrown > most.saturating_add(DRAINED) || tokio::time::Instant::now() > until {
             return Err(BodyError::TooLarge);
         }
-        whole.extend_from_slice(&data);
     }
 }
 

@@ -9,8 +9,8 @@ use super::answered::{Answered, Counts};
 use super::asked::{Asked, Item, Kind};
 use super::threads::{Origin, Place, ThreadNo, Threads};
 use crate::trace::record::{
-    AgentRecord, EventRecord, Extra, GapRecord, OutputRecord, Record,
-    SessionRecord, StepRecord, TimingRecord, ToolRecord, UsageRecord,
+    AgentRecord, EventRecord, Extra, GapRecord, OutputRecord, Record, SessionRecord, StepRecord,
+    TimingRecord, ToolRecord, UsageRecord,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;

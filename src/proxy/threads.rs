@@ -154,27 +154,28 @@ impl Threads {
                 Some(*hash)
             })
             .collect();
-        for depth in (asked.head + 1..=keys.len()).rev() {
-            let Some(known) = self.begins.get(&hashes[depth - 1]) else {
-                continue;
-            };
-            let idle = known
-                .iter()
-                .copied()
-                .filter(|&thread| self.list[thread].in_flight == 0);
-            // Whose answer is repeated goes first, then who has nothing more than what is repeated, then who ended first.
-            let rank = |&thread: &ThreadNo| {
-                let thread = &self.list[thread];
-                let whole = thread.keys.len() == depth;
-                let answered =
-                    whole && thread.answer.is_some() && keys.get(depth).copied() == thread.answer;
-                (!answered, !whole, thread.ended_us)
-            };
-            let best = idle.min_by_key(rank)?;
-            // The same first prompt once more, and no answer to it, is somebody who begins alike.
-            let again =
-                depth == keys.len() && self.list[best].keys == keys && self.list[best].steps > 0;
-            return (!again).then_some(best);
+        // Whose answer is repeated goes before who merely has nothing more than what is repeated, and that before whom
+        // the prefix broke for; a first prompt that comes again is somebody who begins alike.
+        let answered = |thread: &Thread, depth: usize| {
+            let whole = thread.keys.len() == depth;
+            whole && thread.answer.is_some() && keys.get(depth).copied() == thread.answer
+        };
+        let whole =
+            |thread: &Thread, depth: usize| thread.keys.len() == depth && depth < keys.len();
+        let broken = |thread: &Thread, _| thread.keys != keys || thread.steps != 1;
+        let rules: [&dyn Fn(&Thread, usize) -> bool; 3] = [&answered, &whole, &broken];
+        for rule in rules {
+            for depth in (asked.head + 1..=keys.len()).rev() {
+                let known = self.begins.get(&hashes[depth - 1]);
+                let known = known.into_iter().flatten().copied();
+                let fits = |no: &ThreadNo| {
+                    let thread = &self.list[*no];
+                    thread.in_flight == 0 && rule(thread, depth)
+                };
+                if let Some(best) = known.filter(fits).min_by_key(|&no| self.list[no].ended_us) {
+                    return Some(best);
+                }
+            }
         }
         self.compacted(asked, keys)
     }
@@ -252,6 +253,7 @@ impl Threads {
             (tool || system) && thread.head != head
         };
         let mut sessions: Vec<usize> = waiting().map(|(_, thread)| thread.session).collect();
+        sessions.sort_unstable();
         sessions.dedup();
         let one = sessions.len() == 1;
         let hinted = |thread: &Thread| thread.hint.is_some() && thread.hint == asked.hint;

@@ -37,6 +37,8 @@ pub(super) enum Closed {
     ClientLeft,
     /// There was no upstream.
     Unreachable,
+    /// The recording ended first.
+    Interrupted,
 }
 
 /// What passed; times are microseconds since the recording began.
@@ -198,7 +200,7 @@ impl Writer {
         let mut left: Vec<u64> = self.under_way.keys().copied().collect();
         left.sort_unstable();
         for ticket in left {
-            self.end(ticket, latest, Closed::Broken);
+            self.end(ticket, latest, Closed::Interrupted);
         }
         self.done
     }
@@ -267,6 +269,7 @@ impl Writer {
             }
             Closed::Whole => None,
             Closed::ClientLeft => Some("client-left"),
+            Closed::Interrupted => Some("interrupted"),
             Closed::Broken | Closed::Unreachable => Some("upstream-broke-off"),
         };
         let end = if refused {

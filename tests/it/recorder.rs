@@ -304,6 +304,31 @@ fn agents_that_say_the_same_are_sessions_of_their_own() {
 }
 
 #[test]
+fn agents_that_say_the_same_at_their_own_pace_stay_apart() {
+    let mut bench = Bench::new();
+    let first = [message("user", "the same task")];
+    let next = [
+        first[0].clone(),
+        message("assistant", "the same answer"),
+        message("user", "on"),
+    ];
+    for _ in 0..2 {
+        bench.ask(&body("s", &[], &first), answer("the same answer", 100, 4));
+    }
+    for _ in 0..2 {
+        bench.ask(&body("s", &[], &next), answer("done", 120, 2));
+    }
+    let trace = bench.trace();
+    assert_eq!(trace.sessions.len(), 2);
+    assert!(
+        trace
+            .sessions
+            .iter()
+            .all(|session| session.threads[0].steps.len() == 2)
+    );
+}
+
+#[test]
 fn a_history_written_anew_stays_in_its_session() {
     let mut bench = Bench::new();
     let mut messages = vec![
@@ -320,7 +345,7 @@ fn a_history_written_anew_stays_in_its_session() {
         message("assistant", "d"),
         message("user", "go on"),
     ];
-    bench.ask(&body("s", &["bash"], &short), answer("e", 300, 10));
+    bench.ask(&body("s", &["bash"], &short), answer("e", 900, 10));
     let trace = bench.trace();
     assert_eq!(bench.sessions(), 1);
     let steps = &trace.sessions[0].threads[0].steps;
@@ -330,7 +355,7 @@ fn a_history_written_anew_stays_in_its_session() {
         Some("compaction")
     );
     assert!(steps[2].break_estimated && steps[2].again.0 > 0);
-    assert_eq!(steps[2].prompt_tokens.0, 300);
+    assert_eq!(steps[2].prompt_tokens.0, 900);
 }
 
 #[test]
