@@ -21,7 +21,7 @@ AGENTS, TURNS, PATIENCE_S = 32, 3, 600
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 SETTINGS = {
     "llama": {"n_ctx": 32768, "n_parallel": 8},
-    "vllm": {"max-model-len": 4096, "max-num-seqs": 32, "block-size": 16, "chat-template": TEMPLATE,
+    "vllm": {"max-model-len": 4096, "max-num-seqs": 32, "block-size": 32, "chat-template": TEMPLATE,
              "enable-prompt-tokens-details": True},
 }
 

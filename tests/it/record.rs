@@ -452,6 +452,32 @@ fn converse(at: SocketAddr, agent: usize) -> Vec<(u64, u64, u64)> {
     counts
 }
 
+#[test]
+fn answers_that_bring_no_usage_are_counted_by_the_engine_all_the_same() {
+    for (rig, how) in [
+        ("h100/vllm/qwen3.6-27b-fp8", "tokenize"),
+        ("dgx-spark/llama.cpp/qwen3.6-35b-a3b-q8_0", "timings"),
+    ] {
+        let engine = Server::start(&["serve", "--rig", rig, "--time-scale", "20"]);
+        let lab = Lab::new();
+        let (server, path) = recorder(&lab, engine.at, &[]);
+        let messages = json!([{"role": "user", "content": "count what this takes"}]);
+        let body = json!({"messages": messages, "max_tokens": 12, "stream": true});
+        assert_eq!(post(server.at, PATH, &body).status, 200);
+        let told = post(
+            engine.at,
+            PATH,
+            &json!({"messages": messages, "max_tokens": 12}),
+        );
+        let told = &told.json()["usage"];
+        let all = wait_for(&path, "step", 1);
+        let step = kinds(&all, "step")[0];
+        assert_eq!(step["tokens_how"], how);
+        assert_eq!(step["prompt"]["tokens"], told["prompt_tokens"], "{rig}");
+        assert_eq!(step["output"]["tokens"], told["completion_tokens"], "{rig}");
+    }
+}
+
 /// What the way through the recorder adds to each piece of a stream. The bound is wide: the machine does other work.
 #[test]
 fn pieces_of_a_stream_arrive_as_if_nobody_were_between() {
