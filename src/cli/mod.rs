@@ -4,13 +4,16 @@
 //! The standard output carries the answer alone; talk goes to the standard error.
 
 mod calibrate;
+mod edge;
 mod import;
 mod inspect;
 mod list;
 mod output;
+mod record;
 mod replay;
 mod rigs;
 mod scenario;
+mod serve;
 mod talk;
 mod traces;
 
@@ -42,6 +45,10 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
     List(list::List),
+    /// Record what agents and their engine say to each other, as a trace.
+    Record(record::Record),
+    /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
+    Serve(serve::Serve),
 }
 
 /// Does what the command line asks and returns how it went.
@@ -58,14 +65,16 @@ pub fn main() -> Exit {
         Err(error) => return tell(&error),
     };
     let done = match meant.command {
-        Command::Replay(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::Calibrate(command) => command.run(),
-        Command::List(command) => command.run(),
+        Command::Replay(command) => command.run().map(|()| Exit::Done),
+        Command::Inspect(command) => command.run().map(|()| Exit::Done),
+        Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::Calibrate(command) => command.run().map(|()| Exit::Done),
+        Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Record(command) => command.run(),
+        Command::Serve(command) => command.run(),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => tell(&error),
     }
 }

@@ -11,8 +11,10 @@ use crate::rig::recorded::Recorded;
 use crate::study::economy::{self, Prices};
 use crate::study::habits::{HabitError, Habits, PREFIX};
 use crate::trace::Trace;
+use crate::trace::content::Content;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The name of the rig that answers as the recording did.
 pub(super) const RECORDED: &str = "recorded";
@@ -119,7 +121,17 @@ pub(super) fn build(
         .filter(|(key, _)| !key.starts_with(PREFIX) && !key.starts_with(economy::PREFIX))
         .cloned()
         .collect();
-    crate::study::rig::build(spec, &of_rig, catalog, &trace.content).map_err(|error| {
+    of_content(spec, &of_rig, catalog, &trace.content)
+}
+
+/// Builds the simulated rig that `spec` names for calls that point into `content`.
+pub(super) fn of_content(
+    spec: &str,
+    settings: &[(String, String)],
+    catalog: &Catalog,
+    content: &Arc<Content>,
+) -> Result<Rig, Error> {
+    crate::study::rig::build(spec, settings, catalog, content).map_err(|error| {
         Error::usage(error.to_string())
             .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
     })

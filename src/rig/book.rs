@@ -84,6 +84,11 @@ impl Seq {
         self.submitted
     }
 
+    /// Returns whether the engine has worked on the request.
+    pub fn admitted(&self) -> bool {
+        self.admitted.is_some()
+    }
+
     /// Returns the number of tokens whose state must be there before the next token can be sampled.
     pub fn known(&self) -> u64 {
         self.call.prompt_tokens.0 + self.generated
@@ -206,6 +211,12 @@ impl Book {
     /// When it has ended.
     pub fn seq_mut(&mut self, id: SeqId) -> &mut Seq {
         self.seqs[id].as_mut().expect("the request has not ended")
+    }
+
+    /// Returns the requests that have not ended.
+    pub fn iter(&self) -> impl Iterator<Item = (SeqId, &Seq)> {
+        let all = self.seqs.iter().enumerate();
+        all.filter_map(|(id, seq)| Some((id, seq.as_ref()?)))
     }
 
     /// Returns how many requests have not ended.

@@ -19,7 +19,9 @@ pub mod step;
 
 use crate::call::{Call, Reply};
 use crate::catalog::Price;
+use crate::ids::CallId;
 use crate::operating_point::OperatingPoint;
+use crate::trace::content::Content;
 use crate::units::{Time, Tokens};
 use meter::{Busy, Heat, Limits};
 use power::Draw;
@@ -45,6 +47,53 @@ pub trait Backend {
 
     /// Moves on to `now` and appends every reply that is complete by then, in order of their end, then of their call.
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>);
+
+    /// Returns what a server needs beside; nothing of a backend that only answers what was recorded.
+    fn open(&mut self) -> Option<&mut dyn Open> {
+        None
+    }
+}
+
+/// What a server asks of a backend whose calls come from outside, one by one.
+pub trait Open {
+    /// Returns the tree that calls point into, to let it grow.
+    fn content(&mut self) -> &mut Content;
+
+    /// Has every token noted from now on.
+    fn watch(&mut self);
+
+    /// Appends what was written since the last time, in order of time.
+    fn take_written(&mut self, written: &mut Vec<Written>);
+
+    /// Ends a call whose caller has gone: at once if it was never admitted, else after the token being written.
+    ///
+    /// A prompt that is being read is read to its end.
+    fn give_up(&mut self, now: Time, call: CallId);
+
+    /// Returns how busy the backend is.
+    fn load(&self) -> Load;
+}
+
+/// How long an answer is by when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// Whose.
+    pub call: CallId,
+    /// When its latest token appeared.
+    pub at: Time,
+    /// How many tokens it has by then.
+    pub tokens: u64,
+}
+
+/// How busy a backend is.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Load {
+    /// Calls that are being served.
+    pub running: usize,
+    /// Calls that wait to be.
+    pub waiting: usize,
+    /// The share of the cache that calls under way hold, where it is one pool.
+    pub used: Option<f64>,
 }
 
 impl<B: Backend + ?Sized> Backend for Box<B> {
@@ -66,6 +115,10 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
         (**self).advance(now, replies);
+    }
+
+    fn open(&mut self) -> Option<&mut dyn Open> {
+        (**self).open()
     }
 }
 

@@ -3,14 +3,17 @@
 //! Decode steps in which nothing changes are made in one go. A call that arrives meanwhile cuts the run at the next
 //! step boundary; because engine time is integer, where a run is cut makes no difference to when its steps end.
 
-use super::Backend;
 use super::book::{Book, SeqId};
 use super::cost::{Graph, StepCost};
 use super::engine::{Engine, Step};
 use super::fine::Fine;
 use super::meter::{Bound, Busy, Heat, Limits, stretched};
-use crate::call::{Call, Reply};
+use super::{Backend, Load, Open, Written};
+use crate::call::{Call, Outcome, Reply};
+use crate::ids::CallId;
+use crate::trace::content::Content;
 use crate::units::Time;
+use std::sync::Arc;
 
 /// A step, or a run of equal decode steps, that is being made.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct StepLoop<E> {
     heat: Option<Heat>,
     /// Every pass made so far and how often in a row, where somebody wants to know.
     passes: Option<Vec<(Graph, u64)>>,
+    /// Every token written so far, where somebody waits for it.
+    written: Option<Vec<Written>>,
 }
 
 impl<E: Engine> StepLoop<E> {
@@ -76,6 +81,7 @@ impl<E: Engine> StepLoop<E> {
             limits: Limits::default(),
             heat: None,
             passes: None,
+            written: None,
         }
     }
 
@@ -233,6 +239,14 @@ impl<E: Engine> StepLoop<E> {
         if let Some(heat) = self.heat.as_mut().filter(|_| reads) {
             heat.worked(running.from, end);
         }
+        if let Some(written) = &mut self.written {
+            let answered = self.step.rows.iter().map(|row| self.book.seq(row.seq));
+            written.extend(answered.filter(|seq| seq.generated > 0).map(|seq| Written {
+                call: seq.call.id,
+                at: end.time(),
+                tokens: seq.generated,
+            }));
+        }
         if let Some(passes) = &mut self.passes {
             passes.extend(
                 running
@@ -304,5 +318,49 @@ impl<E: Engine> Backend for StepLoop<E> {
             }
         }
         replies[from..].sort_by_key(|reply| (reply.finished, reply.call));
+    }
+
+    fn open(&mut self) -> Option<&mut dyn Open> {
+        Some(self)
+    }
+}
+
+impl<E: Engine> Open for StepLoop<E> {
+    fn content(&mut self) -> &mut Content {
+        // Copied once, when the server still holds what the engine was built with.
+        Arc::make_mut(self.engine.content())
+    }
+
+    fn watch(&mut self) {
+        self.coalesce = false;
+        self.written.get_or_insert_default();
+    }
+
+    fn take_written(&mut self, written: &mut Vec<Written>) {
+        written.append(self.written.get_or_insert_default());
+    }
+
+    fn give_up(&mut self, now: Time, call: CallId) {
+        let found = self.book.iter().find(|(_, seq)| seq.call.id == call);
+        let Some((id, waits)) = found.map(|(id, seq)| (id, !seq.admitted())) else {
+            return;
+        };
+        if waits && self.engine.withdraw(id) {
+            let at = Fine::at(now);
+            let gone = self.book.refuse(id, at, Outcome::Unavailable);
+            self.refused.push(gone);
+        } else {
+            let seq = self.book.seq_mut(id);
+            seq.output_limit = seq.output_limit.min(seq.generated.max(1));
+        }
+    }
+
+    fn load(&self) -> Load {
+        let running = self.book.iter().filter(|(_, seq)| seq.admitted()).count();
+        Load {
+            running,
+            waiting: self.book.len() - running,
+            used: self.engine.used(),
+        }
     }
 }

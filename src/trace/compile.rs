@@ -318,10 +318,8 @@ impl Compiler {
         }
         output = self.content.opaque(output, Tokens(left)).map_err(too_big)?;
         let growing = &mut self.sessions[at];
+        doubts = doubts.or(growing.end_gap(thread, joins, record));
         let steps = &mut growing.session.threads[thread].steps;
-        if let Some(previous) = steps.last_mut() {
-            previous.gap.joins = joins;
-        }
         let place = (thread as u32, steps.len() as u32);
         growing.places.insert(&record.id, place);
         let timing = record.timing.clone().unwrap_or_default();
@@ -538,6 +536,32 @@ impl Growing {
         }
         self.parents.push(parent);
         self.session.threads.push(thread);
+    }
+
+    /// Completes what follows the conversation's previous answer; returns a complaint when a wait had to be left out.
+    fn end_gap(&mut self, thread: usize, joins: Vec<u32>, record: &StepRecord) -> Option<String> {
+        let before = record.before.as_ref();
+        let waits = before.map(|gap| [gap.tool_us, gap.client_us, gap.human_us, gap.unknown_us]);
+        let waits = waits.unwrap_or_default().map(|wait| self.believable(wait));
+        let previous = self.session.threads[thread].steps.last_mut()?;
+        previous.gap.joins = joins;
+        let gap = &mut previous.gap;
+        let spans = [
+            &mut gap.tool,
+            &mut gap.client,
+            &mut gap.human,
+            &mut gap.unknown,
+        ];
+        let mut complaint = None;
+        for (span, wait) in spans.into_iter().zip(waits) {
+            match wait {
+                Ok(wait) => *span += wait,
+                Err(why) => {
+                    complaint = Some(format!("step `{}`: {why}; it was left out", record.id));
+                }
+            }
+        }
+        complaint
     }
 
     /// Returns a wait as a span; the sums of a session's waits must stay far from the end of the clock.

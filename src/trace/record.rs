@@ -196,6 +196,9 @@ pub struct StepRecord {
     /// What came between this answer and the next request, by cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<GapRecord>,
+    /// What came between the conversation's previous answer and this request, from a writer who learns it only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<GapRecord>,
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimingRecord>,

@@ -21,9 +21,10 @@ const LAYERS: [(u8, &str, &[&str]); 30] = [
     (2, "metrics", &[]),
     (2, "rig", &[]),
     (3, "journal", &[]),
+    (3, "listen", &[]),
     (3, "live", &["wire"]),
-    (3, "proxy", &["wire"]),
-    (3, "serve", &["wire"]),
+    (3, "proxy", &["listen", "wire"]),
+    (3, "serve", &["listen", "wire"]),
     (3, "sim", &[]),
     (3, "wire", &[]),
     (4, "study", &[]),
@@ -38,7 +39,7 @@ const LAYERS: [(u8, &str, &[&str]); 30] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 16] = [
+const SERIALISES: [&str; 22] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -48,6 +49,12 @@ const SERIALISES: [&str; 16] = [
     "catalog/load",
     "scenario.rs",
     "journal.rs",
+    "proxy/answered.rs",
+    "proxy/asked.rs",
+    "proxy/threads.rs",
+    "proxy/recorder",
+    "proxy/writer.rs",
+    "serve/api",
     "wire.rs",
     "measured/",
     "report/calibration.rs",

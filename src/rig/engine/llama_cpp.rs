@@ -298,12 +298,8 @@ impl LlamaCpp {
             return 0;
         };
         let limit = call.seen_computed.0.min(call.prompt_tokens.0 - 1);
-        let whole = history.len <= limit
-            && self
-                .content
-                .end(self.content.meeting(history.tip, call.prompt))
-                .0
-                >= history.len;
+        let whole =
+            history.len <= limit && self.content.meet(history.tip, call.prompt).1.0 >= history.len;
         if self.settings.rolls_back {
             return limit;
         }
@@ -564,6 +560,16 @@ impl Engine for LlamaCpp {
                 complete.push(id);
             }
         }
+    }
+
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.deferred.len();
+        self.deferred.retain(|&other| other != seq);
+        self.deferred.len() < before
     }
 
     fn check(&self, book: &Book) {

@@ -326,6 +326,16 @@ impl Engine for MlxLm {
         }
     }
 
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|&other| other != seq);
+        self.waiting.len() < before
+    }
+
     fn check(&self, book: &Book) {
         let admitted = self.reading.len() + self.writing.len();
         assert_eq!(admitted + self.waiting.len(), book.len());
