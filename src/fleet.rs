@@ -325,19 +325,24 @@ impl<'t> Fleet<'t> {
             return first;
         };
         let next = &mut self.next_realm;
-        let mut renew = |life: Option<Life>, realm: u32| {
-            let mut life = life.unwrap_or(Life { realm, used: now });
-            if now - life.used > lifetime {
-                life.realm = *next;
-                *next -= 1;
-            }
-            life.used = now;
-            life
+        let mut renew = |life: Life| {
+            let ended = now - life.used > lifetime;
+            let realm = if ended { *next } else { life.realm };
+            *next -= u32::from(ended);
+            Life { realm, used: now }
         };
-        let own = &mut running.lives[thread as usize];
-        let private = *own.insert(renew(*own, first.private));
-        let head = renew(self.heads.get(&first.head).copied(), first.head);
+        let begins = |realm| Life { realm, used: now };
+        let head = self.heads.get(&first.head).copied();
+        let head = renew(head.unwrap_or_else(|| begins(first.head)));
         self.heads.insert(first.head, head);
+        let own = &mut running.lives[thread as usize];
+        // What followed a head that has died died with it, for conversations that only begin now as well.
+        let fresh = if head.realm == first.head {
+            first.private
+        } else {
+            head.realm
+        };
+        let private = *own.insert(renew(own.unwrap_or_else(|| begins(fresh))));
         Realms {
             head: head.realm,
             private: private.realm,

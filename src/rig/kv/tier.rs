@@ -2,8 +2,8 @@
 //!
 //! Facts from vLLM 0.33.0, `v1/kv_offload`: blocks of prompts are copied out as they are computed, beside the steps; the
 //! least recently used make room, the deepest first; a request whose next blocks are there waits with its own blocks
-//! allocated while others go on. LMCache 0.5.6 and SGLang's HiCache load before the step that goes on from there, and
-//! LMCache keeps whole chunks only. What is stored goes to host memory and disk; the disk has what the host had no more
+//! allocated while others go on. `LMCache` 0.5.6 and SGLang's `HiCache` load before the step that goes on from there, and
+//! `LMCache` keeps whole chunks only. What is stored goes to host memory and disk; the disk has what the host had no more
 //! room for. Each home is a pool of the same kind as the device's, so content has the same names.
 
 use super::pool::Pool;

@@ -18,7 +18,7 @@ pub enum Reasoning {
     Kept,
     /// It is never sent again.
     Dropped,
-    /// It is sent again until a person has spoken, as Qwen's, DeepSeek's and GLM's templates have it.
+    /// It is sent again until a person has spoken, as the templates of Qwen and GLM have it.
     Turn,
 }
 

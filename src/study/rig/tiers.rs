@@ -18,7 +18,7 @@ const HOST_BYTES_PER_SEC: f64 = 8e10;
 
 /// The setting of the rig that says how fast its disk is read, in GB/s.
 pub(super) const DISK: &str = "rig.disk_bandwidth";
-/// What an NVMe disk is read at unless [`DISK`] says otherwise: the lower middle of 3 to 12 GB/s; an estimate.
+/// What a fast disk is read at unless [`DISK`] says otherwise: the lower middle of 3 to 12 GB/s; an estimate.
 const DISK_GB_PER_SEC: f64 = 5.0;
 /// What a load from disk takes on top of all others, however small; an estimate.
 const DISK_LATENCY_S: f64 = 1e-3;
@@ -92,7 +92,7 @@ fn refused(key: &'static str, of: &str, why: &str) -> RigError {
     }
 }
 
-/// Returns the tiers of vLLM's cache outside of the device: its own in host memory, or LMCache's.
+/// Returns the tiers of vLLM's cache outside of the device: its own in host memory, or that of `LMCache`.
 pub(super) fn vllm(
     parts: &Parts<'_>,
     values: &Values,
@@ -157,7 +157,7 @@ pub(super) fn vllm(
     })
 }
 
-/// The settings of LMCache, which mean nothing without it.
+/// The settings of `LMCache`, which mean nothing without it.
 const LMCACHE: [&str; 5] = [
     "lmcache_chunk_size",
     "lmcache_local_cpu",
