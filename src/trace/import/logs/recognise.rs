@@ -130,12 +130,8 @@ pub(in crate::trace::import) fn document(start: &[u8]) -> Found {
         Some(Ok(Value::Array(items))) => return array(&items),
         _ => {}
     }
-    let has = |key: &str| {
-        let key = format!("\"{key}\"");
-        start
-            .windows(key.len())
-            .any(|window| window == key.as_bytes())
-    };
+    let begun = String::from_utf8_lossy(start);
+    let has = |key: &str| begun.contains(&format!("\"{key}\""));
     match trimmed.first() {
         Some(b'[') => begun_array(&has),
         Some(b'{') => begun_object(trimmed, &has).map(Ok),
