@@ -93,16 +93,12 @@ impl Record {
         let calls = counted(recorded.steps, "call");
         let sessions = counted(recorded.sessions, "session");
         let output = self.output.display();
-        match recorded.failed {
-            Some(error) => Err(Error::write(&self.output, error)),
-            None => {
-                talk::note(
-                    self.quiet,
-                    &format!("{calls} of {sessions} written to {output}"),
-                );
-                Ok(Exit::Interrupted)
-            }
+        if let Some(error) = recorded.failed {
+            return Err(Error::write(&self.output, error));
         }
+        let written = format!("{calls} of {sessions} written to {output}");
+        talk::note(self.quiet, &written);
+        Ok(Exit::Interrupted)
     }
 }
 

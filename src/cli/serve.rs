@@ -37,7 +37,7 @@ pub(super) struct Serve {
     /// The model's name in requests and answers, instead of the catalogue's.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Tokens of an answer where neither max_tokens nor min_tokens decides.
+    /// Tokens of an answer where neither `max_tokens` nor `min_tokens` decides.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     answer_tokens: u64,
     /// How many times faster than the rig time passes.

@@ -206,11 +206,14 @@ impl Answered {
                 self.text += event.get("delta").and_then(Value::as_str).unwrap_or("");
                 return true;
             }
-            _ if kind.starts_with("response.reasoning") && kind.ends_with(".delta") => {
-                self.think(event.get("delta"));
-                return true;
+            _ => {
+                // Thoughts, arguments of tools and whatever comes later: their deltas are content all the same.
+                let delta = kind.strip_suffix(".delta");
+                if delta.is_some_and(|kind| kind.starts_with("response.reasoning")) {
+                    self.think(event.get("delta"));
+                }
+                return delta.is_some();
             }
-            _ => return kind.ends_with(".delta"),
         }
         false
     }

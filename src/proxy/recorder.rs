@@ -15,7 +15,7 @@ use crate::trace::record::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
-/// Bytes that count as a token where nothing better is known: code and prose through o200k_base.
+/// Bytes that count as a token where nothing better is known: code and prose through `o200k_base`.
 const BYTES_PER_TOKEN: f64 = 3.9;
 
 /// A request under way.
@@ -458,11 +458,8 @@ fn reasoning_of(answer: &Answered, output: u64) -> u64 {
     }
     let said = answer.item().text.len() as u64;
     let all = said + answer.reasoning_bytes;
-    if all == 0 {
-        0
-    } else {
-        output * answer.reasoning_bytes / all
-    }
+    let share = (output * answer.reasoning_bytes).checked_div(all);
+    share.unwrap_or(0)
 }
 
 fn finish(answer: &Answered, cut: Option<&str>) -> &'static str {

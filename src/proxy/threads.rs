@@ -163,7 +163,7 @@ impl Threads {
         let whole =
             |thread: &Thread, depth: usize| thread.keys.len() == depth && depth < keys.len();
         let broken = |thread: &Thread, _| thread.keys != keys || thread.steps != 1;
-        let rules: [&dyn Fn(&Thread, usize) -> bool; 3] = [&answered, &whole, &broken];
+        let rules: [Rule<'_>; 3] = [&answered, &whole, &broken];
         for rule in rules {
             for depth in (asked.head + 1..=keys.len()).rev() {
                 let known = self.begins.get(&hashes[depth - 1]);
@@ -266,11 +266,14 @@ impl Threads {
             let quotes = !thread.person.is_empty() && repeats(&thread.person);
             thread.steps > 0 && (quotes || hinted(thread))
         };
-        let main = self.list.iter().position(|thread| aside(thread));
+        let main = self.list.iter().position(aside);
         main.filter(|_| asked.tools.is_empty() || asked.hint.is_some())
             .map_or(Origin::Session, Origin::Side)
     }
 }
+
+/// Whether a conversation, of whose prompt so many items are repeated, may be the one.
+type Rule<'r> = &'r dyn Fn(&Thread, usize) -> bool;
 
 /// Returns whether any text among a call's arguments is such.
 fn argument(call: &ToolCall, such: &impl Fn(&str) -> bool) -> bool {

@@ -73,7 +73,7 @@ pub(super) enum Note {
 /// The way to the writer.
 #[derive(Clone, Debug)]
 pub(super) struct Notes {
-    notes: Sender<Note>,
+    sender: Sender<Note>,
     start: Instant,
     tickets: Arc<AtomicU64>,
 }
@@ -83,7 +83,7 @@ impl Notes {
     pub(super) fn note(&self, note: impl FnOnce(u64) -> Note) {
         let at = self.start.elapsed().as_micros() as u64;
         // A writer that has gone has said why; the agent goes on without it.
-        let _ = self.notes.send(note(at));
+        let _ = self.sender.send(note(at));
     }
 
     /// Hands over a request and returns its number.
@@ -101,7 +101,7 @@ impl Notes {
 
     /// Ends the recording with what is there.
     pub(super) fn finish(&self) {
-        let _ = self.notes.send(Note::Finish);
+        let _ = self.sender.send(Note::Finish);
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn start(
     let thread = std::thread::Builder::new().name("writer".to_string());
     let thread = thread.spawn(move || writer.run(&noted))?;
     let notes = Notes {
-        notes,
+        sender: notes,
         start: Instant::now(),
         tickets: Arc::default(),
     };

@@ -64,7 +64,8 @@ struct Content {
     tools: Option<Value>,
     prompt: Option<Value>,
     /// How llama.cpp calls text to be cut into tokens.
-    content: Option<String>,
+    #[serde(rename = "content")]
+    text: Option<String>,
     add_generation_prompt: Option<bool>,
 }
 
@@ -150,7 +151,7 @@ pub(super) fn to_tokenize(body: &[u8]) -> Result<Vec<u32>, Wrong> {
         let opens = content.add_generation_prompt.unwrap_or(true);
         return Ok(of_messages(&messages, content.tools.as_ref(), opens)?.ids);
     }
-    match (content.content, content.prompt) {
+    match (content.text, content.prompt) {
         (Some(text), _) => Ok(of_text(&text)),
         (None, Some(prompt)) => Ok(of_prompt(&prompt)?.ids),
         (None, None) => Err(Wrong::bad("`prompt`, `content` or `messages` is missing")),

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Counted since the start.
 #[derive(Default, Debug)]
 pub(super) struct Counters {
+    /// Calls made so far, to number them.
+    calls: AtomicU64,
     prompt: AtomicU64,
     cached: AtomicU64,
     output: AtomicU64,
@@ -20,6 +22,11 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Returns the number of the next call.
+    pub(super) fn next(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Counts an answer; `ended` by itself, or at a limit.
     pub(super) fn count(&self, prompt: u64, reply: &Reply, ended: bool) {
         let add = |counter: &AtomicU64, number: u64| {

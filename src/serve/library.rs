@@ -120,15 +120,12 @@ impl Library {
             used: self.clock,
             children: 0,
         };
-        let index = match self.unused.pop() {
-            Some(index) => {
-                self.stretches[index as usize] = Some(stretch);
-                index
-            }
-            None => {
-                self.stretches.push(Some(stretch));
-                self.stretches.len() as u32 - 1
-            }
+        let index = if let Some(index) = self.unused.pop() {
+            self.stretches[index as usize] = Some(stretch);
+            index
+        } else {
+            self.stretches.push(Some(stretch));
+            self.stretches.len() as u32 - 1
         };
         self.ways.insert((from.stretch, from.at, tokens[0]), index);
         Ok(Spot {

@@ -12,7 +12,6 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// Answers are no longer than this, whatever is asked for.
@@ -214,8 +213,7 @@ async fn complete(
         call: Some(call),
     };
     let kind = if chat { "chatcmpl" } else { "cmpl" };
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let number = CALLS.fetch_add(1, Ordering::Relaxed);
+    let number = server.counters.next();
     let voice = Voice {
         id: format!("{kind}-{number:016x}"),
         model: server.model.clone(),
