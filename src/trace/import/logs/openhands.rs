@@ -129,7 +129,7 @@ impl Reader {
                 self.hear(number, part, at_us);
             }
             (_, Some("condensation")) => self.condensed(at(event, &["args"]), at_us),
-            (_, Some("recall" | "change_agent_state" | "null")) | (_, None) => {}
+            (_, Some("recall" | "change_agent_state" | "null") | None) => {}
             (Some("agent"), Some(action)) => self.acted(index, number, action, event, at_us),
             _ => notes.count("events of an unknown kind, passed over"),
         }
