@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::fleet;
 use crate::report::text::counted;
 use crate::rig::Rig;
+use crate::study::economy::Prices;
 use crate::study::figures::{Ground, RigSpec};
 use crate::study::habits::{Habits, PREFIX};
 use crate::study::replay::Workload;
@@ -37,7 +38,7 @@ pub(super) struct Asked {
     /// The model to ask for at the URL.
     #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
     pub(super) model: Option<String>,
-    /// A setting of the engine, rig or agent, such as `engine.prefix_caching=off` or `agent.timestamp=system`; may be repeated.
+    /// A setting of the engine, rig, agent or costs, such as `engine.prefix_caching=off`, `rig.power_cap_w=300` or `cost.years=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     pub(super) set: Vec<(String, String)>,
     /// Flags as the engine's own command line takes them, such as "--max-num-seqs 16".
@@ -117,7 +118,8 @@ pub(super) enum OnRefusal {
     Stop,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// Reads a number above 0.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if number.is_finite() && number > 0.0 {
         Ok(number)
@@ -130,6 +132,7 @@ fn positive(text: &str) -> Result<f64, String> {
 pub(super) struct Loaded {
     pub(super) trace: Trace,
     pub(super) habits: Habits,
+    pub(super) prices: Prices,
     pub(super) catalog: Catalog,
     pub(super) rigs: Vec<RigSpec>,
     pub(super) seed: u64,
@@ -141,6 +144,7 @@ impl Loaded {
         Ground {
             trace: &self.trace,
             habits: self.habits.settings(),
+            prices: self.prices,
             catalog: &self.catalog,
             seed: self.seed,
         }
@@ -164,6 +168,7 @@ impl Asked {
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
         }
         let habits = rigs::habits(&self.set)?;
+        let prices = rigs::prices(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
         let trace = habits
             .applied(trace)
@@ -179,6 +184,7 @@ impl Asked {
             rigs: specs?,
             trace,
             habits,
+            prices,
             catalog,
             seed: self.seed,
         })
@@ -224,10 +230,11 @@ impl Asked {
         })
     }
 
-    /// Returns the workload that the plan makes of `trace`.
-    pub(super) fn workload(&self, trace: &Trace, habits: Habits) -> Result<Workload, Error> {
-        let mut workload = Workload::new(trace, self.plan(), self.seed);
-        workload.settings = habits.settings();
+    /// Returns the workload that the plan makes of what was loaded.
+    pub(super) fn workload(&self, loaded: &Loaded) -> Result<Workload, Error> {
+        let mut workload = Workload::new(&loaded.trace, self.plan(&loaded.habits), self.seed);
+        workload.settings = loaded.habits.settings();
+        workload.prices = loaded.prices;
         if workload.calls > MOST_CALLS {
             return Err(Error::usage(format!(
                 "{} make {} calls; at most {MOST_CALLS} can be replayed at once",
@@ -240,7 +247,7 @@ impl Asked {
     }
 
     /// Returns how many runs there are, at once and in all, and how agents behave.
-    pub(super) fn plan(&self) -> fleet::Plan {
+    pub(super) fn plan(&self, habits: &Habits) -> fleet::Plan {
         let conduct = agent::Conduct {
             pace: match self.pace {
                 Pace::Recorded => agent::Pace::Recorded,
@@ -254,6 +261,7 @@ impl Asked {
                 OnRefusal::Stop => agent::OnRefusal::Stop,
             },
             warm_start: self.warm_start,
+            cache_lifetime: habits.breakpoints,
             ..agent::Conduct::default()
         };
         fleet::Plan {

@@ -119,7 +119,7 @@ impl Check {
         if documents.is_empty() {
             let loaded = self.asked.load()?;
             let rigs = loaded.build()?;
-            let workload = self.asked.workload(&loaded.trace, loaded.habits)?;
+            let workload = self.asked.workload(&loaded)?;
             for rig in rigs {
                 let replayed = replay(&loaded.trace, &workload, rig, &mut Vec::new());
                 let mut bytes = Vec::new();

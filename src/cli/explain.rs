@@ -96,7 +96,7 @@ impl Explain {
             }
         }
         loaded.build()?;
-        let mut plan = self.asked.workload(&loaded.trace, loaded.habits)?.plan;
+        let mut plan = self.asked.workload(&loaded)?.plan;
         if let Some(given) = &given {
             plan = Plan {
                 ..given.workload.plan

@@ -4,17 +4,21 @@
 //! The standard output carries the answer alone; talk goes to the standard error.
 
 mod asked;
+mod calibrate;
 mod check;
 mod compare;
+mod edge;
 mod explain;
 mod import;
 mod inspect;
 mod list;
 mod output;
+mod record;
 mod replay;
 mod results;
 mod rigs;
 mod scenario;
+mod serve;
 mod size;
 mod sweep;
 mod talk;
@@ -37,10 +41,6 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command lin
 bound by its client; 130 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command is parsed in a process; its size is nobody's cost"
-)]
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),
@@ -60,8 +60,14 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Fit a rig to measurements, and say how far it is off.
+    Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
     List(list::List),
+    /// Record what agents and their engine say to each other, as a trace.
+    Record(record::Record),
+    /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
+    Serve(serve::Serve),
 }
 
 /// Does what the command line asks and returns how it went.
@@ -87,7 +93,10 @@ pub fn main() -> Exit {
         Command::Merge(command) => command.run(),
         Command::Inspect(command) => command.run().map(|()| Exit::Done),
         Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::Calibrate(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Record(command) => command.run(),
+        Command::Serve(command) => command.run(),
     };
     match done {
         Ok(exit) => exit,

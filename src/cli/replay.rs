@@ -54,7 +54,7 @@ impl Replay {
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = self.asked.workload(trace, loaded.habits)?;
+        let workload = self.asked.workload(&loaded)?;
         let replays = self.on_all(trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);

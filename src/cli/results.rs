@@ -47,7 +47,7 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<(String, Figures)>, Erro
 /// Replays on every rig that was asked for.
 pub(super) fn replayed(asked: &Asked, loaded: &Loaded) -> Result<Vec<(String, Figures)>, Error> {
     loaded.build()?;
-    let workload = asked.workload(&loaded.trace, loaded.habits)?;
+    let workload = asked.workload(loaded)?;
     let (ground, tried) = (loaded.ground(), Tried::new(None, asked.quiet));
     let pool = asked.pool()?;
     let one = |rig| {

@@ -55,7 +55,7 @@ impl Size {
         let loaded = self.asked.load()?;
         loaded.build()?;
         let json = self.json.as_deref().map(Out::open).transpose()?;
-        let workload = self.asked.workload(&loaded.trace, loaded.habits)?;
+        let workload = self.asked.workload(&loaded)?;
         let (ground, tried) = (loaded.ground(), Tried::new(None, self.asked.quiet));
         let pool = self.asked.pool()?;
         let one = |rig| {

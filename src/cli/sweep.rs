@@ -4,6 +4,7 @@ mod shard;
 
 use super::asked::{Asked, Loaded};
 use super::output::{self, Target as Out};
+use super::rigs;
 use super::talk::{self, Tried};
 use crate::error::{Error, Exit};
 use crate::fleet::Plan;
@@ -285,10 +286,10 @@ impl Sweep {
 /// Replays one cell; a rig that cannot be had is a row that says so.
 fn row(cell: usize, planned: &Planned, grounds: &[Loaded], figures: &[Figure]) -> Vec<String> {
     let asked = &planned.asked;
-    let ground = grounds[planned.ground].ground();
-    let ground = crate::study::figures::Ground {
+    let loaded = &grounds[planned.ground];
+    let mut ground = crate::study::figures::Ground {
         seed: asked.seed,
-        ..ground
+        ..loaded.ground()
     };
     let id = format!(
         "{:016x}",
@@ -296,14 +297,18 @@ fn row(cell: usize, planned: &Planned, grounds: &[Loaded], figures: &[Figure]) -
     );
     let mut row = vec![cell.to_string(), id];
     row.extend(planned.labels.iter().cloned());
-    let spec = super::rigs::settings(
+    let spec = rigs::settings(
         &asked.rig[0],
         asked.engine_args.as_deref(),
         &asked.set,
         ground.catalog,
     );
-    let plan: Plan = asked.plan();
-    let made = spec
+    let plan: Plan = asked.plan(&loaded.habits);
+    let made = rigs::prices(&asked.set)
+        .and_then(|prices| {
+            ground.prices = prices;
+            spec
+        })
         .map_err(|error| error.to_string())
         .and_then(|settings| {
             let rig = (asked.rig[0].clone(), settings);

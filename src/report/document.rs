@@ -3,20 +3,22 @@
 //! What [`super::json`] wrote comes back as it was, to the nanosecond; documents of live replays are read the same way.
 //! Sums are checked: a document whose parts do not add up is refused, not believed.
 
+mod rows;
+
 use super::json::{RESULT, RESULTS};
 use crate::agent::{Conduct, OnRefusal, Pace};
-use crate::call::{CallParts, Outcome, TokenClasses};
-use crate::event::{GapParts, LapKey, RunOutcome};
+use crate::call::TokenClasses;
 use crate::fleet::{Plan, Share};
-use crate::ids::{CallId, LaneId, RunId};
 use crate::known::Trust;
-use crate::metrics::lap::LapParts;
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{CallRow, FAILURES, RunRow, Summary, TokenTotals};
 use crate::operating_point::{Kind, OperatingPoint};
+use crate::study::economy::Prices;
 use crate::study::figures::{Figures, Lap, Rows};
+use crate::study::habits::Habits;
 use crate::study::replay::Workload;
 use crate::units::{Joules, Money, Span, Time, Tokens};
+use rows::{CallIn, LapIn, RunIn, bound_by, lap_parts};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -73,6 +75,7 @@ struct Document {
     operating_point: PointIn,
     workload: WorkloadIn,
     summary: SummaryIn,
+    economy: Option<EconomyIn>,
     runs: Vec<RunIn>,
     laps: Option<Vec<LapIn>>,
     calls: Option<Vec<CallIn>>,
@@ -120,6 +123,11 @@ struct WorkloadIn {
     settings: BTreeMap<String, String>,
 }
 
+#[derive(Deserialize)]
+struct EconomyIn {
+    prices: BTreeMap<String, f64>,
+}
+
 fn one_times() -> f64 {
     1.0
 }
@@ -132,14 +140,6 @@ struct SpreadIn {
     p95: Option<f64>,
     p99: Option<f64>,
     max: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct ClassesIn {
-    new: u64,
-    reread_evicted: u64,
-    reread_uncached: u64,
-    reread_broken: u64,
 }
 
 #[derive(Deserialize)]
@@ -175,51 +175,9 @@ struct SummaryIn {
     itl_s: SpreadIn,
     tokens: TotalsIn,
     parts_s: BTreeMap<String, f64>,
+    bound_s: Option<BTreeMap<String, f64>>,
     energy_wh: Option<f64>,
     cost_usd: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct RunIn {
-    run: u32,
-    session: String,
-    lane: u32,
-    start_s: f64,
-    end_s: Option<f64>,
-    model_s: f64,
-    tool_s: f64,
-    laps: u32,
-    outcome: String,
-}
-
-#[derive(Deserialize)]
-struct LapIn {
-    run: u32,
-    thread: u32,
-    lap: u32,
-    start_s: f64,
-    end_s: f64,
-    calls: Vec<u32>,
-    parts_s: BTreeMap<String, f64>,
-}
-
-#[derive(Deserialize)]
-struct CallIn {
-    call: u32,
-    run: u32,
-    thread: u32,
-    lap: u32,
-    parent_call: Option<u32>,
-    prompt_tokens: u64,
-    cached_tokens: u64,
-    output_tokens: u64,
-    submitted_s: f64,
-    admitted_s: Option<f64>,
-    first_token_s: Option<f64>,
-    finished_s: f64,
-    outcome: String,
-    parts_s: BTreeMap<String, f64>,
-    tokens: ClassesIn,
 }
 
 fn span(secs: f64, what: &str) -> Result<Span, String> {
@@ -278,6 +236,9 @@ impl Document {
         let summary = self.summary.read(self.workload.idle_cut_s, rows.as_ref())?;
         let mut workload = self.workload.read(self.seed, sessions)?;
         workload.calls = u64::from(summary.calls);
+        if let Some(economy) = &self.economy {
+            workload.prices = economy.read()?;
+        }
         Ok(Figures {
             point: self.operating_point.read()?,
             workload,
@@ -323,6 +284,9 @@ impl WorkloadIn {
         let shares = [Share::Head, Share::None, Share::All].map(|it| (super::share_word(it), it));
         let paces = [Pace::Recorded, Pace::Tools, Pace::None].map(|it| (super::pace_word(it), it));
         let default = Conduct::default();
+        let habits: Vec<_> = self.settings.clone().into_iter().collect();
+        let habits =
+            Habits::parse(&habits).map_err(|error| format!("workload.settings: {error}"))?;
         let conduct = Conduct {
             pace: from_word(&self.pace, "workload.pace", paces)?,
             pace_scale: self.pace_scale,
@@ -335,6 +299,7 @@ impl WorkloadIn {
                 _ => OnRefusal::Continue,
             },
             warm_start: self.warm_start,
+            cache_lifetime: habits.breakpoints,
             ..default
         };
         if self.agents == 0 {
@@ -359,7 +324,18 @@ impl WorkloadIn {
             calls: 0,
             seed,
             settings: self.settings,
+            prices: Prices::default(),
         })
+    }
+}
+
+impl EconomyIn {
+    fn read(&self) -> Result<Prices, String> {
+        let typed = self.prices.iter();
+        let typed: Vec<_> = typed
+            .map(|(key, price)| (key.clone(), price.to_string()))
+            .collect();
+        Prices::parse(&typed).map_err(|error| format!("economy.prices: {error}"))
     }
 }
 
@@ -422,155 +398,10 @@ impl SummaryIn {
                 broken: Tokens(tokens.reread_broken),
             },
             parts: lap_parts(&self.parts_s)?,
+            bound: self.bound_s.as_ref().map(bound_by).transpose()?,
             idle_cut: span(idle_cut_s, "workload.idle_cut_s")?,
             energy: self.energy_wh.map(|hours| Joules(hours * 3600.0)),
             cost: self.cost_usd.map(Money),
-        })
-    }
-}
-
-impl RunIn {
-    fn row(&self, sessions: &[String], main: &BTreeMap<u32, Span>) -> Result<RunRow, String> {
-        let outcomes = [RunOutcome::Completed, RunOutcome::Stopped].map(|it| (it.word(), it));
-        let what = format!("run {}", self.run);
-        let start = time(self.start_s, &what)?;
-        let end = match maybe(self.end_s, &what)? {
-            Some(at) if at < start => return Err(format!("{what} ends before it starts")),
-            Some(at) => Some((
-                at,
-                from_word(&self.outcome, &what, outcomes).unwrap_or(RunOutcome::Stopped),
-            )),
-            None => None,
-        };
-        let session = sessions.iter().position(|name| *name == self.session);
-        Ok(RunRow {
-            run: RunId(self.run),
-            session: session.unwrap_or(0) as u32,
-            lane: LaneId(self.lane),
-            start,
-            end,
-            model: span(self.model_s, &what)?,
-            tool: span(self.tool_s, &what)?,
-            laps: self.laps,
-            main: main.get(&self.run).copied().unwrap_or_default(),
-        })
-    }
-}
-
-fn part(parts: &BTreeMap<String, f64>, name: &str) -> Result<Span, String> {
-    parts
-        .get(name)
-        .map_or(Ok(Span::ZERO), |secs| span(*secs, name))
-}
-
-fn call_parts(parts: &BTreeMap<String, f64>) -> Result<CallParts, String> {
-    Ok(CallParts {
-        client: part(parts, "client")?,
-        queue: part(parts, "queue")?,
-        kv_transfer: part(parts, "kv_transfer")?,
-        prefill_new: part(parts, "prefill_new")?,
-        reread_evicted: part(parts, "reread_evicted")?,
-        reread_uncached: part(parts, "reread_uncached")?,
-        reread_broken: part(parts, "reread_broken")?,
-        decode: part(parts, "decode")?,
-        contention: part(parts, "contention")?,
-    })
-}
-
-fn lap_parts(parts: &BTreeMap<String, f64>) -> Result<LapParts, String> {
-    Ok(LapParts {
-        calls: call_parts(parts)?,
-        // The client's overhead during calls and between them is one part in a document.
-        gap: GapParts {
-            client: Span::ZERO,
-            tool: part(parts, "tool")?,
-            wait: part(parts, "wait")?,
-            subagent: part(parts, "subagent")?,
-        },
-    })
-}
-
-impl LapIn {
-    fn row(&self) -> Result<Lap, String> {
-        let what = format!("lap {} of run {}", self.lap, self.run);
-        let parts = lap_parts(&self.parts_s)?;
-        let (start, end) = (time(self.start_s, &what)?, time(self.end_s, &what)?);
-        if end.since(start) != parts.total() || end < start {
-            return Err(format!(
-                "the parts of {what} sum to {}, and it took {}",
-                parts.total(),
-                end.since(start)
-            ));
-        }
-        let call = self
-            .calls
-            .first()
-            .ok_or_else(|| format!("{what} has no calls"))?;
-        Ok(Lap {
-            lap: LapKey {
-                run: RunId(self.run),
-                thread: self.thread,
-                lap: self.lap,
-            },
-            call: CallId(*call),
-            start,
-            parts,
-        })
-    }
-}
-
-impl CallIn {
-    fn row(&self) -> Result<CallRow, String> {
-        use Outcome::{Ok as Answered, RefusedContext, RefusedMemory, Truncated, Unavailable};
-        let outcomes = [
-            Answered,
-            Truncated,
-            RefusedContext,
-            RefusedMemory,
-            Unavailable,
-        ]
-        .map(|it| (it.word(), it));
-        let what = format!("call {}", self.call);
-        let (submitted, finished) = (
-            time(self.submitted_s, &what)?,
-            time(self.finished_s, &what)?,
-        );
-        let first_token = maybe(self.first_token_s, &what)?;
-        let parts = call_parts(&self.parts_s)?;
-        let within = first_token.is_none_or(|at| submitted <= at && at <= finished);
-        if finished < submitted || finished.since(submitted) != parts.total() || !within {
-            return Err(format!(
-                "the parts of {what} sum to {}, and it took {}",
-                parts.total(),
-                finished.since(submitted)
-            ));
-        }
-        if self.cached_tokens > self.prompt_tokens {
-            return Err(format!("{what} has more cached than prompt tokens"));
-        }
-        Ok(CallRow {
-            call: CallId(self.call),
-            lap: LapKey {
-                run: RunId(self.run),
-                thread: self.thread,
-                lap: self.lap,
-            },
-            parent: self.parent_call.map(CallId),
-            prompt: Tokens(self.prompt_tokens),
-            cached: Tokens(self.cached_tokens),
-            output: Tokens(self.output_tokens),
-            classes: TokenClasses {
-                new: Tokens(self.tokens.new),
-                evicted: Tokens(self.tokens.reread_evicted),
-                uncached: Tokens(self.tokens.reread_uncached),
-                broken: Tokens(self.tokens.reread_broken),
-            },
-            submitted,
-            admitted: maybe(self.admitted_s, &what)?,
-            first_token,
-            finished,
-            outcome: from_word(&self.outcome, &what, outcomes)?,
-            parts,
         })
     }
 }

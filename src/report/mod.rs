@@ -4,11 +4,15 @@
 //! [`text`] the answer a person reads, [`csv`] the calls for a spreadsheet; [`inspection`] says what is in a trace.
 
 pub mod answers;
+pub mod calibration;
 pub mod catalog;
+pub mod claims;
 pub mod csv;
 pub mod document;
+mod expense;
 pub mod inspection;
 pub mod json;
+pub mod profile;
 pub mod rows;
 pub mod table;
 pub mod text;

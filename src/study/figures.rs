@@ -2,6 +2,7 @@
 //!
 //! Every question that is asked of results is asked of these, so a live result answers wherever a simulated one does.
 
+use super::economy::Prices;
 use super::replay::{Replay, Workload};
 use super::rig::{self, RigError};
 use crate::catalog::Catalog;
@@ -117,6 +118,8 @@ pub struct Ground<'g> {
     pub trace: &'g Trace,
     /// The habits that were applied, by their full keys.
     pub habits: BTreeMap<String, String>,
+    /// What electricity, machines and APIs cost.
+    pub prices: Prices,
     /// Where rigs are looked up.
     pub catalog: &'g Catalog,
     /// Where random choices begin.
@@ -132,6 +135,7 @@ impl Ground<'_> {
         let rig = rig::build_for(spec, settings, self.catalog, self.trace)?;
         let mut workload = Workload::new(self.trace, plan, self.seed);
         workload.settings.clone_from(&self.habits);
+        workload.prices = self.prices;
         let replay = super::replay::replay(self.trace, &workload, rig, &mut Vec::new());
         Ok(Figures::of(&replay))
     }

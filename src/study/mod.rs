@@ -4,7 +4,9 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod claims;
 pub mod compare;
+pub mod economy;
 pub mod explain;
 pub mod figures;
 pub mod gate;

@@ -3,24 +3,30 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod cost;
+mod devices;
 mod knobs;
+mod machine;
 mod recording;
+mod speculation;
 mod tiers;
 
+pub use cost::{Basis, basis, expected};
+use cost::{Cost, computing, cost_of};
+
 use crate::catalog::engine::SettingError;
-use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
-    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown,
+    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown, What,
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
-use crate::rig::cost::Coefficients;
-use crate::rig::{Rig, roofline};
-use crate::study::habits::PREFIX;
+use crate::rig::Rig;
+use crate::rig::power::{CapError, Draw};
+use crate::study::economy;
+use crate::study::habits;
 use crate::trace::Trace;
 use crate::trace::content::Content;
-use crate::units::three_digits;
-use knobs::Knobs;
+use crate::units::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,23 +44,34 @@ pub enum RigError {
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
     #[error(
-        "unknown setting `{0}`; expected `engine.` and a flag of the engine, or one of `rig.variant`, \
-         `rig.bandwidth_scale`, `rig.compute_scale`, `rig.memory_scale`, `rig.time_scale`, `rig.devices`"
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant`, `rig.disk_bandwidth`, `rig.power_cap_w`, `rig.power_prefill_w`, `rig.power_decode_w`, `rig.power_idle_w`, `rig.sustained_load`, `rig.bandwidth_scale`, `rig.compute_scale`, `rig.memory_scale`, `rig.time_scale` or `rig.devices`"
     )]
     Scope(String),
-    /// A knob has a value that it cannot have.
-    #[error("`{key}={value}`: expected {expected}")]
-    Knob {
-        /// The knob.
-        key: String,
-        /// What was asked for.
-        value: String,
-        /// What there is.
-        expected: &'static str,
-    },
+    /// A setting of the machine is none.
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
+    /// A power cap cannot be set.
+    #[error(transparent)]
+    Cap(#[from] CapError),
     /// The rig `recorded` has no settings.
     #[error("the rig `recorded` has no setting `{0}`")]
     NoSettings(String),
+    /// The weights do not fit.
+    #[error(
+        "{model} does not fit {hardware}: its weights take {needs}, and {engine} can use {has} there"
+    )]
+    TooLarge {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+        /// The engine.
+        engine: String,
+        /// What the weights take.
+        needs: Bytes,
+        /// What there is.
+        has: Bytes,
+    },
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -80,16 +97,39 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The files are MLX's, which has one platform.
+    #[error("{model} is made for MLX, which does not run on {hardware}")]
+    Mlx {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+    },
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
-    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
-    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
-    NoTier {
-        /// The hardware.
+    /// The devices cannot share the model.
+    #[error("{hardware} cannot share a model over {devices} devices: {why}")]
+    Devices {
+        /// How many.
+        devices: u32,
+        /// Of what.
         hardware: String,
         /// Why.
-        why: &'static str,
+        why: String,
+    },
+    /// Speculative decoding was asked for in a way that cannot be simulated.
+    #[error("speculative decoding: {0}")]
+    Speculation(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.{key}` does nothing for {of}: {why}")]
+    NoTier {
+        /// The setting that asked for it.
+        key: &'static str,
+        /// The hardware or the model.
+        of: String,
+        /// Why.
+        why: String,
     },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
@@ -114,22 +154,50 @@ struct Parts<'c> {
     model: &'c Model,
 }
 
+impl<'c> Parts<'c> {
+    /// Returns the same engine with another model on other hardware.
+    fn with<'m>(&self, hardware: &'m Hardware, model: &'m Model) -> Parts<'m>
+    where
+        'c: 'm,
+    {
+        Parts {
+            hardware,
+            engine: self.engine,
+            version: self.version.clone(),
+            model,
+        }
+    }
+
+    /// Returns the same rig with another model.
+    fn with_model<'m>(&self, model: &'m Model) -> Parts<'m>
+    where
+        'c: 'm,
+    {
+        self.with(self.hardware, model)
+    }
+}
+
 pub use recording::RECORDED;
 
 /// Builds the rig that `spec` names, which may be [`RECORDED`], for a replay of `trace`.
 ///
-/// Habits of the agent among the settings are the trace's and passed over; they do not go with [`RECORDED`].
+/// Habits of the agent among the settings are the trace's and passed over, and so are prices; habits do not go with
+/// [`RECORDED`].
 pub fn build_for(
     spec: &str,
     settings: &[(String, String)],
     catalog: &Catalog,
     trace: &Trace,
 ) -> Result<Rig, RigError> {
+    let of_cost = |key: &str| key.starts_with(economy::PREFIX);
+    let without = |passed_over: &dyn Fn(&str) -> bool| -> Vec<(String, String)> {
+        let own = settings.iter().filter(|(key, _)| !passed_over(key));
+        own.cloned().collect()
+    };
     if spec == RECORDED {
-        return recording::build(settings, trace);
+        return recording::build(&without(&of_cost), trace);
     }
-    let own = settings.iter().filter(|(key, _)| !key.starts_with(PREFIX));
-    let own: Vec<(String, String)> = own.cloned().collect();
+    let own = without(&|key| key.starts_with(habits::PREFIX) || of_cost(key));
     build(spec, &own, catalog, &trace.content)
 }
 
@@ -145,32 +213,63 @@ pub fn build(
         .iter()
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
+    let machine = machine::read(&of_rig)?;
+    let changed = machine.knobs.hardware(parts.hardware);
+    fits(&parts.with(&changed, parts.model))?;
     // Defaults are those of the machine as it is: a knob turns nothing but what it names.
     let values = Values::resolve(&parts, &of_engine)?;
-    let knobs = Knobs::parse(&of_rig)?;
-    let mut cost = cost_of(&parts, &values, catalog, knobs.variant.as_deref())?;
-    let hardware = knobs.hardware(parts.hardware);
-    let actual = Parts {
-        hardware: &hardware,
-        version: parts.version.clone(),
-        ..parts
-    };
-    turn(&knobs, &parts, &actual, &values, &mut cost);
+    let (kept, one) = devices::shared(&parts, &values);
+    let as_it_is = parts.with(
+        one.as_ref().unwrap_or(parts.hardware),
+        kept.as_ref().unwrap_or(parts.model),
+    );
+    let parts = parts.with(&changed, parts.model);
+    devices::check(&parts, &values)?;
+    let (kept, one) = devices::shared(&parts, &values);
+    let parts = parts.with(
+        one.as_ref().unwrap_or(parts.hardware),
+        kept.as_ref().unwrap_or(parts.model),
+    );
+    let mut cost = cost_of(&as_it_is, &values, catalog, machine.variant.as_deref())?;
+    machine
+        .knobs
+        .turn(&as_it_is, &parts, &values, catalog, &mut cost);
+    let heat = machine.take_hold(&parts, &mut cost)?;
     if parts.engine.name == "llama.cpp" {
-        tiers::spill(&actual, engines::placed(&actual, &values), &mut cost);
+        tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
     }
-    cost.coefficients = knobs::slowed(&cost.coefficients, knobs.time());
+    cost.coefficients = machine.knobs.slowed(&cost.coefficients);
+    let mut speculating = speculation::of(&parts, &values, catalog)?;
+    if let Some(speculating) = &mut speculating {
+        let drafting = &mut speculating.cost.model;
+        *drafting = drafting.map(|model| machine.knobs.slowed(&model));
+        (cost.trust, cost.interval) = (Trust::Estimate, None);
+        cost.known_by = format!("{}; plain passes: {}", speculating.known_by, cost.known_by);
+    }
     let engines::Built {
-        backend,
+        mut backend,
         cache,
         mut shown,
-    } = engines::build(&actual, &values, cost.coefficients, content)?;
+    } = engines::build(
+        &parts,
+        &values,
+        cost.coefficients,
+        speculating.as_ref(),
+        machine.disk,
+        content,
+    )?;
+    if let Some(speculating) = &speculating {
+        let mean = format!("{:.4}", speculating.cost.gain.mean());
+        shown.insert("engine.speculative_tokens_per_pass".to_string(), mean);
+    }
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
-    shown.extend(knobs.shown());
+    backend.equip(machine::limits(&parts, &values, &shown), heat);
+    shown.extend(machine::shown(&of_rig, &machine));
+    cost.known_by += &from_files(&parts, catalog);
     let point = OperatingPoint {
         name: spec.to_string(),
         kind: Kind::Simulated,
@@ -184,26 +283,37 @@ pub fn build(
         error_interval: cost.interval,
         known_by: cost.known_by,
     };
+    // Nobody sells the machine that it would be, nor has held a meter to it.
+    let real = !machine.knobs.another_machine();
+    let draw = || {
+        Draw::new(
+            parts.hardware,
+            computing(&parts),
+            machine.power_cap,
+            machine.measured,
+        )
+    };
     Ok(Rig {
         point,
         cache,
+        draw: real.then(draw),
+        price: parts.hardware.price.clone().filter(|_| real),
         backend,
     })
 }
 
-/// Makes the cost that of the machine as the knobs make it.
-fn turn(knobs: &Knobs, parts: &Parts<'_>, actual: &Parts<'_>, values: &Values, cost: &mut Cost) {
-    if !knobs.turned() {
-        return;
-    }
-    let efficiency = roofline::typical(computing(parts), parts.hardware.platform);
-    let estimate = |parts: &Parts<'_>| {
-        let devices = devices(parts, values);
-        roofline::coefficients(parts.hardware, parts.model, &efficiency, devices)
-    };
-    cost.coefficients = knobs::carried(&estimate(actual), &estimate(parts), &cost.coefficients);
-    (cost.trust, cost.interval) = (Trust::Estimate, None);
-    cost.known_by = format!("what if: {}; without that: {}", knobs.told(), cost.known_by);
+/// Returns from which of the user's files the parts come, in words to follow others; empty where they are built in.
+fn from_files(parts: &Parts<'_>, catalog: &Catalog) -> String {
+    let named = [
+        (What::Hardware, &parts.hardware.name),
+        (What::Engine, &parts.engine.name),
+        (What::Model, &parts.model.name),
+    ];
+    let told = named.into_iter().filter_map(|(what, name)| {
+        let file = catalog.origin(what, name)?;
+        Some(format!("; the {what} is that of {file}"))
+    });
+    told.collect()
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {
@@ -224,6 +334,13 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
+    if engine.backend(hardware.platform).is_none() {
+        return Err(RigError::Platform {
+            engine: engine.title.clone(),
+            hardware: hardware.title.clone(),
+            platform: hardware.platform.word(),
+        });
+    }
     if !engine.loads(model) {
         return Err(RigError::Format {
             engine: engine.title.clone(),
@@ -231,12 +348,10 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
             loads: engine.loads.join(", "),
         });
     }
-    let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
-    if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
-        return Err(RigError::Platform {
-            engine: engine.title.clone(),
+    if engines::on_mlx(model) && hardware.platform != Platform::Metal {
+        return Err(RigError::Mlx {
+            model: model.name.clone(),
             hardware: hardware.title.clone(),
-            platform: hardware.platform.word(),
         });
     }
     Ok(Parts {
@@ -244,6 +359,22 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         engine,
         version,
         model,
+    })
+}
+
+/// Refuses a model whose weights the engine could not load; llama.cpp leaves layers of it in a host's own memory.
+fn fits(parts: &Parts<'_>) -> Result<(), RigError> {
+    let (needs, has) = (parts.model.weights.value, parts.hardware.usable_total());
+    let spills = parts.engine.name == "llama.cpp" && !parts.hardware.unified_memory;
+    if spills || needs < has {
+        return Ok(());
+    }
+    Err(RigError::TooLarge {
+        model: parts.model.name.clone(),
+        hardware: parts.hardware.title.clone(),
+        engine: parts.engine.title.clone(),
+        needs,
+        has,
     })
 }
 
@@ -321,122 +452,4 @@ impl Values {
             _ => "",
         }
     }
-}
-
-/// Cost coefficients and how they are known.
-struct Cost {
-    coefficients: Coefficients,
-    trust: Trust,
-    interval: Option<(f64, f64)>,
-    known_by: String,
-}
-
-fn cost_of(
-    parts: &Parts<'_>,
-    values: &Values,
-    catalog: &Catalog,
-    variant: Option<&str>,
-) -> Result<Cost, RigError> {
-    let engine = computing(parts);
-    if let Some(profile) = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name) {
-        let cost = calibrated(profile, profile.calibration(variant)?);
-        return Ok(if engine == parts.engine.name {
-            cost
-        } else {
-            Cost {
-                trust: Trust::Estimate,
-                interval: None,
-                known_by: format!(
-                    "{} computes with {engine}, whose measurements on the same hardware and model \
-                     these are; nothing was measured under {} itself",
-                    parts.engine.title, parts.engine.title
-                ),
-                ..cost
-            }
-        });
-    }
-    if let Some(variant) = variant {
-        return Err(RigError::NoVariant(variant.to_string()));
-    }
-    let devices = devices(parts, values);
-    let efficiency = roofline::typical(engine, parts.hardware.platform);
-    let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
-    let Some(profile) = relative(parts, catalog) else {
-        return Ok(Cost {
-            coefficients: here,
-            trust: Trust::Estimate,
-            interval: None,
-            known_by: "a roofline estimate from specifications and typical efficiencies; \
-                       nothing was measured on this rig"
-                .to_string(),
-        });
-    };
-    let measured = catalog.model(&profile.model)?;
-    let there = roofline::coefficients(parts.hardware, measured, &efficiency, devices);
-    Ok(Cost {
-        coefficients: roofline::transferred(&here, &there, &profile.default.coefficients),
-        trust: Trust::Estimate,
-        interval: None,
-        known_by: format!(
-            "the efficiencies that {} showed on the same hardware and engine, carried over to \
-             {}'s sizes; this model was not measured here",
-            profile.model, parts.model.name
-        ),
-    })
-}
-
-fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
-    let error = calibration.error.as_ref();
-    let held_out = error.map_or_else(
-        || "nothing was held out".to_string(),
-        |error| {
-            let percent = |share: f64| three_digits(share * 100.0);
-            let (median, p90) = (percent(error.median), percent(error.p90));
-            format!(
-                "held-out error of {}: median {median} %, p90 {p90} %",
-                error.what
-            )
-        },
-    );
-    Cost {
-        coefficients: calibration.coefficients,
-        trust: profile.trust,
-        interval: error.map(|error| error.interval),
-        known_by: format!(
-            "calibrated on {}; {held_out}",
-            calibration.calibrated_on.join(", ")
-        ),
-    }
-}
-
-/// Returns the operating point on the same hardware and engine whose model is most like this one.
-fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
-    let alike = |profile: &&RigProfile| {
-        let model = catalog.model(&profile.model).ok();
-        let same_family = model.is_some_and(|model| model.family == parts.model.family);
-        let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
-        (same_family, same_kind)
-    };
-    catalog
-        .all_rig_profiles()
-        .filter(|profile| {
-            profile.hardware == parts.hardware.name && profile.engine == computing(parts)
-        })
-        .max_by_key(alike)
-}
-
-/// Returns the engine that makes the passes: Ollama and LM Studio run llama.cpp's server.
-fn computing<'p>(parts: &'p Parts<'_>) -> &'p str {
-    let name = parts.engine.name.as_str();
-    let llama = name == "ollama" || name == "lm-studio" && !engines::on_mlx(parts.model);
-    if llama { "llama.cpp" } else { name }
-}
-
-/// Returns how many devices share each layer.
-fn devices(parts: &Parts<'_>, values: &Values) -> u32 {
-    if !parts.engine.settings.contains_key("tensor_parallel_size") {
-        return 1;
-    }
-    let asked = values.int("tensor_parallel_size");
-    asked.map_or(parts.hardware.devices, |asked| asked as u32)
 }

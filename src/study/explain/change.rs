@@ -117,6 +117,7 @@ fn on<'g>(ground: &'g Ground<'_>, trace: &'g crate::trace::Trace) -> Ground<'g> 
     Ground {
         trace,
         habits: ground.habits.clone(),
+        prices: ground.prices,
         catalog: ground.catalog,
         seed: ground.seed,
     }

@@ -38,6 +38,8 @@ pub(super) fn build(settings: &[(String, String)], trace: &Trace) -> Result<Rig,
     Ok(Rig {
         point,
         cache: None,
+        draw: None,
+        price: None,
         backend: Box::new(Recorded::new(trace)),
     })
 }
