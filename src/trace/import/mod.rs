@@ -7,7 +7,20 @@ pub(super) mod mmbt;
 pub(super) mod mooncake;
 pub(super) mod weka;
 
+mod aiperf;
+mod azure;
+mod bailian;
+mod burstgpt;
+mod capture;
+mod dynamo;
+mod growth;
 mod lenient;
+mod otel;
+mod pieces;
+mod stamp;
+mod table;
+mod timeline;
+mod tracelab;
 
 use super::error::TraceError;
 use super::input::{Broken, Input};
@@ -17,15 +30,27 @@ use serde_json::Value;
 use std::io::{BufRead, Read};
 
 /// The formats that can be read.
-pub const FORMATS: [&str; 4] = [
+pub const FORMATS: [&str; 14] = [
     "laptime traces (JSONL)",
     "MMBT harness transcripts (transcript.jsonl)",
     "kv-cache-tester session hashes (JSON)",
     "Mooncake request traces (JSONL)",
+    "OpenTelemetry GenAI spans (OTLP JSON)",
+    "HAR captures",
+    "logs of model requests with their answers (JSONL; chat completions, Responses, Anthropic Messages, Ollama)",
+    "Bailian traces (JSONL)",
+    "Dynamo request and agent traces (JSONL)",
+    "TraceLab rounds (JSONL)",
+    "TraceLab workloads (CSV)",
+    "Azure LLM inference traces (CSV)",
+    "BurstGPT traces (CSV)",
+    "AIPerf inputs (JSON, JSONL)",
 ];
 
 /// How much of a file is looked at to tell its format.
 const PROBE: u64 = 64 << 10;
+/// How much is looked at where the first line is longer than that: a captured prompt fills megabytes.
+const LONG_PROBE: u64 = 32 << 20;
 /// How many lines may be damaged before the first that tells the format.
 const PROBE_LINES: usize = 20;
 /// How many complaints about one file are kept word for word.
@@ -38,6 +63,16 @@ pub(super) enum Format {
     Mmbt,
     Weka,
     Mooncake,
+    Otel,
+    Har,
+    Log,
+    Bailian,
+    Dynamo,
+    TraceLab,
+    TraceLabWorkload,
+    Azure,
+    BurstGpt,
+    AiPerf,
 }
 
 impl Format {
@@ -48,6 +83,16 @@ impl Format {
             Format::Mmbt => "mmbt",
             Format::Weka => "kv-cache-tester",
             Format::Mooncake => "mooncake",
+            Format::Otel => "OpenTelemetry GenAI",
+            Format::Har => "HAR",
+            Format::Log => "request log",
+            Format::Bailian => "bailian",
+            Format::Dynamo => "dynamo",
+            Format::TraceLab => "tracelab",
+            Format::TraceLabWorkload => "tracelab workload",
+            Format::Azure => "azure",
+            Format::BurstGpt => "burstgpt",
+            Format::AiPerf => "aiperf",
         }
     }
 
@@ -55,13 +100,18 @@ impl Format {
     pub(super) fn detect(input: &Input) -> Result<Result<Format, String>, TraceError> {
         let io = |error| TraceError::io("read", &input.path, error);
         let mut start = Vec::new();
-        let reader = input.open().map_err(io)?;
+        let mut reader = input.open().map_err(io)?;
         // A damaged end within the probe leaves a shorter probe.
-        if let Err(error) = reader.take(PROBE).read_to_end(&mut start)
+        if let Err(error) = reader.by_ref().take(PROBE).read_to_end(&mut start)
             && start.is_empty()
         {
             return Ok(Err(format!("its packed data cannot be read ({error})")));
         }
+        let found = recognise(&start);
+        if found.is_ok() || (start.len() as u64) < PROBE {
+            return Ok(found);
+        }
+        let _ = reader.take(LONG_PROBE).read_to_end(&mut start);
         Ok(recognise(&start))
     }
 
@@ -77,8 +127,64 @@ impl Format {
             Format::Mmbt => mmbt::read(input, feed),
             Format::Weka => weka::read(input, feed),
             Format::Mooncake => mooncake::read(input, options, feed),
+            Format::Otel => otel::read(input, feed),
+            Format::Har => capture::read_har(input, feed),
+            Format::Log => capture::read_log(input, feed),
+            Format::Bailian => bailian::read(input, options.block_size, feed),
+            Format::Dynamo => dynamo::read(input, feed),
+            Format::TraceLab => tracelab::read(input, feed),
+            Format::TraceLabWorkload => tracelab::read_workload(input, feed),
+            Format::Azure => azure::read(input, feed),
+            Format::BurstGpt => burstgpt::read(input, feed),
+            Format::AiPerf => aiperf::read(input, feed),
         }
     }
+}
+
+/// Tells the formats of serving systems and gateways by the fields of a line or document.
+fn served(object: &serde_json::Map<String, Value>) -> Option<Format> {
+    Some(if otel::is_batch(object) {
+        Format::Otel
+    } else if dynamo::is_event(object) {
+        Format::Dynamo
+    } else if tracelab::is_round(object) {
+        Format::TraceLab
+    } else if bailian::is_row(object) {
+        Format::Bailian
+    } else if capture::is_har(object) {
+        Format::Har
+    } else if capture::is_line(object) {
+        Format::Log
+    } else if !object.contains_key("input_length") && aiperf::is_input(object) {
+        Format::AiPerf
+    } else {
+        return None;
+    })
+}
+
+/// Tells the formats that are tables by their columns; says what other tables seem to be.
+fn tabled(line: &[u8]) -> Option<Result<Format, String>> {
+    let columns = table::header(line);
+    let has = |all: &[&str]| {
+        all.iter()
+            .all(|name| columns.iter().any(|column| column == name))
+    };
+    if columns.len() < 2 {
+        return None;
+    }
+    Some(if has(&azure::COLUMNS) {
+        Ok(Format::Azure)
+    } else if has(&burstgpt::COLUMNS) {
+        Ok(Format::BurstGpt)
+    } else if has(&tracelab::COLUMNS) {
+        Ok(Format::TraceLabWorkload)
+    } else if columns.len() == 6 && columns[0].parse::<f64>().is_ok() {
+        Err("it looks like the arrival rates of a ServeGen client: a generator's statistics, which hold no requests; \
+             generate requests with ServeGen and import those"
+            .to_string())
+    } else {
+        return None;
+    })
 }
 
 /// Tells a format from the first bytes of a file.
@@ -93,12 +199,21 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
             &line[from.unwrap_or(line.len())..]
         });
         let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(line) else {
+            if seen.is_none()
+                && !line.is_empty()
+                && !line.starts_with(b"{")
+                && let Some(found) = tabled(line)
+            {
+                return found;
+            }
             continue;
         };
         let has = |key: &str| object.contains_key(key);
         let kind = object.get("type").and_then(Value::as_str);
         if has("k") {
             return Ok(Format::Native);
+        } else if let Some(format) = served(&object) {
+            return Ok(format);
         } else if has("requests") && (has("hash_id_scope") || has("block_size") || has("id")) {
             return Ok(Format::Weka);
         } else if has("input_length") || (has("hash_ids") && !has("in")) {
@@ -116,9 +231,12 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
     if contains(b"\"input_length\"") && contains(b"\"hash_ids\"") {
         return Ok(Format::Mooncake);
     }
+    if contains(b"\"startedDateTime\"") || (contains(b"\"entries\"") && contains(b"\"creator\"")) {
+        return Ok(Format::Har);
+    }
     // A small document on several lines.
     if let Ok(Value::Object(object)) = serde_json::from_slice(text) {
-        return Err(resemblance(&object));
+        return served(&object).ok_or_else(|| resemblance(&object));
     }
     Err(seen.unwrap_or_else(|| match text.trim_ascii() {
         [] => "it is empty".to_string(),
@@ -134,8 +252,8 @@ fn resemblance(object: &serde_json::Map<String, Value>) -> String {
         "a Claude Code or Qwen Code session log"
     } else if has("payload") && has("timestamp") {
         "a Codex session log"
-    } else if has("resourceSpans") {
-        "OpenTelemetry spans"
+    } else if object.values().any(|part| part["input_tokens"].is_string()) {
+        "the length distributions of a ServeGen client: a generator's statistics, which hold no requests"
     } else if has("trajectory") || has("trajectory_format") {
         "an agent trajectory"
     } else if has("instance_id") && has("history") {

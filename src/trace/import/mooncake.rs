@@ -258,7 +258,13 @@ impl Importer {
 }
 
 /// Returns the prompt as an edit of the session's previous one, of which `common` full blocks stay.
-fn edit(block: u32, input: u64, blocks: &[u64], common: usize, lost: usize) -> PromptEdit {
+pub(super) fn edit(
+    block: u32,
+    input: u64,
+    blocks: &[u64],
+    common: usize,
+    lost: usize,
+) -> PromptEdit {
     let size = u64::from(block);
     let keep = common as u64 * size;
     let fresh = &blocks[common..];
