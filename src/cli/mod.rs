@@ -3,6 +3,8 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod anonymize;
+mod export;
 mod import;
 mod inspect;
 mod list;
@@ -41,6 +43,10 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Write a trace in a dialect that other tools read.
+    Export(export::Export),
+    /// Reduce a trace to hashes or to sizes, so that it can be shown to others and still replays the same.
+    Anonymize(anonymize::Anonymize),
     /// List what rigs can be made of.
     List(list::List),
 }
@@ -62,6 +68,8 @@ pub fn main() -> Exit {
         Command::Replay(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Anonymize(command) => command.run(),
         Command::List(command) => command.run(),
     };
     match done {

@@ -8,12 +8,14 @@
 )]
 
 use super::json::write_value;
-use super::table::{Align, Cell, Look, Table, clipped, painted};
+use super::table::{Align, Cell, Look, Table, bar, clipped, painted};
 use super::text::{counted, percent};
-use crate::trace::inspect::{Break, Distribution, Inspection, Summary, Wait};
+use crate::trace::inspect::{
+    Break, Distribution, Inspection, LIFETIMES, PROMPT_SIZES, Summary, Wait,
+};
 use crate::trace::read::ImportReport;
 use crate::trace::{Source, Trace};
-use crate::units::{Span, Tokens};
+use crate::units::{Bytes, Span, Tokens};
 use anstyle::Style;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -23,8 +25,36 @@ const FAINT: Style = Style::new().dimmed();
 /// How many sessions are shown one by one.
 const SHOWN: usize = 20;
 
-/// Returns the report for people.
-pub fn render(trace: &Trace, found: &Inspection, look: Look) -> String {
+/// What a model keeps for a conversation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Memory {
+    /// The model's name.
+    pub model: String,
+    /// For each token.
+    pub per_token: Bytes,
+    /// For each conversation, whatever its length.
+    pub per_sequence: Bytes,
+}
+
+impl Memory {
+    /// Returns what all distinct content takes, with the fixed part of each conversation.
+    fn whole(&self, of: &Summary) -> Bytes {
+        self.bytes(of.distinct, of.threads)
+    }
+
+    /// Returns what the largest prompt takes.
+    fn largest(&self, of: &Summary) -> Bytes {
+        self.bytes(of.largest_prompt, 1)
+    }
+
+    fn bytes(&self, tokens: Tokens, sequences: u64) -> Bytes {
+        let tokens = self.per_token.0.saturating_mul(tokens.0);
+        Bytes(tokens.saturating_add(self.per_sequence.0.saturating_mul(sequences)))
+    }
+}
+
+/// Returns the report for people; `memory` says what a model would keep of it.
+pub fn render(trace: &Trace, found: &Inspection, memory: Option<&Memory>, look: Look) -> String {
     let total = &found.total;
     let mut text = String::new();
     for source in &trace.sources {
@@ -45,6 +75,25 @@ pub fn render(trace: &Trace, found: &Inspection, look: Look) -> String {
     }
     text += &format!("\n{}\n{}", painted("tokens", TITLE), tokens(total).render());
     text += &format!("\n{}\n{}", painted("sizes", TITLE), sizes(total).render());
+    text += &format!(
+        "\n{}\n{}",
+        painted("calls by the size of their prompt", TITLE),
+        prompt_sizes(total, look).render()
+    );
+    text += &format!(
+        "\n{}\n{}",
+        painted("what a cache could save", TITLE),
+        ceilings(total).render()
+    );
+    if let Some(memory) = memory {
+        text += &format!(
+            "\n{}\n  {} for all distinct content, {} for the largest prompt ({} a token)\n",
+            painted(&format!("working set with {}", memory.model), TITLE),
+            memory.whole(total),
+            memory.largest(total),
+            memory.per_token,
+        );
+    }
     let breaks = breaks(total);
     text += &section(
         "breaks of the prefix",
@@ -63,6 +112,10 @@ pub fn render(trace: &Trace, found: &Inspection, look: Look) -> String {
             agents.largest_launch,
             counted(agents.calls, "call"),
             agents.prompt,
+        );
+        text += &format!(
+            "  sub-agents a launch: p50 {}, p90 {}, max {}\n",
+            total.fan_out.p50, total.fan_out.p90, total.fan_out.max
         );
     }
     text + &sessions(found, look)
@@ -123,6 +176,55 @@ fn sizes(total: &Summary) -> Table {
     table
 }
 
+fn prompt_sizes(total: &Summary, look: Look) -> Table {
+    let mut table = Table::new([Align::Left, Align::Right, Align::Left]);
+    let most = total.prompt_sizes.iter().copied().max().unwrap_or(0);
+    let first = total.prompt_sizes.iter().position(|&calls| calls > 0);
+    let last = total.prompt_sizes.iter().rposition(|&calls| calls > 0);
+    for place in first.unwrap_or(0)..=last.unwrap_or(0) {
+        let calls = total.prompt_sizes[place];
+        let name = match PROMPT_SIZES.get(place) {
+            Some(&size) => format!("up to {}", Tokens(size)),
+            None => "more".to_string(),
+        };
+        let share = calls as f64 / most.max(1) as f64;
+        let room = look.width.saturating_sub(34).clamp(10, 50);
+        table.row([name.into(), calls.into(), bar(share, room, look).into()]);
+    }
+    table
+}
+
+fn ceilings(total: &Summary) -> Table {
+    let mut table = Table::new([Align::Left, Align::Right, Align::Left]);
+    let mut row = |name: String, share: Option<f64>, of: &str| {
+        if let Some(share) = share {
+            let share = Cell::from(percent(share, 1.0)).styled(TITLE);
+            table.row([name.into(), share, Cell::from(of).styled(FAINT)]);
+        }
+    };
+    row(
+        "one that never forgets".to_string(),
+        total.hit_ceiling(),
+        "of all prompt tokens",
+    );
+    let elsewhere = total.elsewhere.as_f64() / total.prompt.as_f64().max(1.0);
+    let several = (total.sessions > 1).then_some(elsewhere);
+    row("  of which from other sessions".to_string(), several, "");
+    row(
+        "the prompt before".to_string(),
+        total.shared_with_previous(),
+        "of prompts that follow one",
+    );
+    for (place, lifetime) in LIFETIMES.iter().enumerate() {
+        row(
+            format!("  kept for {lifetime}"),
+            total.lives(place),
+            "of those whose times are known",
+        );
+    }
+    table
+}
+
 fn signed(tokens: i64) -> Cell {
     let sign = if tokens < 0 { "-" } else { "" };
     Cell::from(format!("{sign}{}", Tokens(tokens.unsigned_abs())))
@@ -140,7 +242,10 @@ fn breaks(total: &Summary) -> Option<Table> {
     ] {
         if kind.count > 0 {
             some = true;
-            let lost = format!("{} prompt tokens not kept", kind.lost);
+            let lost = format!(
+                "{} prompt tokens not kept, {} to compute behind them",
+                kind.lost, kind.cost
+            );
             table.row([
                 name.into(),
                 kind.count.into(),
@@ -226,6 +331,7 @@ struct Document<'a> {
     traces: Vec<File<'a>>,
     skipped: &'a [String],
     total: Figures,
+    working_set: Option<MemoryOut<'a>>,
     sessions: Vec<SessionOut<'a>>,
 }
 
@@ -263,9 +369,33 @@ struct Figures {
     first_prompt_tokens: Option<Spread>,
     head_tokens: Option<Spread>,
     growth_tokens: Option<Spread>,
+    prompt_sizes: Vec<SizeOut>,
+    elsewhere_tokens: u64,
+    hit_by_lifetime: Vec<LifetimeOut>,
     breaks: BreaksOut,
     waits: WaitsOut,
     subagents: AgentsOut,
+}
+
+#[derive(Serialize)]
+struct SizeOut {
+    up_to_tokens: Option<u64>,
+    calls: u64,
+}
+
+#[derive(Serialize)]
+struct LifetimeOut {
+    lifetime_s: f64,
+    hit: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct MemoryOut<'a> {
+    model: &'a str,
+    bytes_per_token: u64,
+    bytes_per_sequence: u64,
+    distinct_bytes: u64,
+    largest_prompt_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -290,6 +420,7 @@ fn spread(of: &Distribution) -> Option<Spread> {
 struct BreakOut {
     count: u64,
     lost_tokens: u64,
+    cost_tokens: u64,
 }
 
 impl From<Break> for BreakOut {
@@ -297,6 +428,7 @@ impl From<Break> for BreakOut {
         BreakOut {
             count: one.count,
             lost_tokens: one.lost.0,
+            cost_tokens: one.cost.0,
         }
     }
 }
@@ -346,6 +478,7 @@ struct AgentsOut {
     joined: u64,
     launches: u64,
     largest_launch: u64,
+    fan_out: Option<Spread>,
     calls: u64,
     prompt_tokens: u64,
 }
@@ -369,6 +502,24 @@ fn figures(of: &Summary) -> Figures {
         first_prompt_tokens: spread(&of.first_prompt),
         head_tokens: spread(&of.head),
         growth_tokens: spread(&of.growth),
+        prompt_sizes: of
+            .prompt_sizes
+            .iter()
+            .enumerate()
+            .map(|(place, &calls)| SizeOut {
+                up_to_tokens: PROMPT_SIZES.get(place).copied(),
+                calls,
+            })
+            .collect(),
+        elsewhere_tokens: of.elsewhere.0,
+        hit_by_lifetime: LIFETIMES
+            .iter()
+            .enumerate()
+            .map(|(place, lifetime)| LifetimeOut {
+                lifetime_s: lifetime.secs(),
+                hit: of.lives(place),
+            })
+            .collect(),
         breaks: BreaksOut {
             answer_dropped: breaks.answer_dropped.into(),
             tail: breaks.tail.into(),
@@ -389,6 +540,7 @@ fn figures(of: &Summary) -> Figures {
             joined: agents.joined,
             launches: agents.launches,
             largest_launch: agents.largest_launch,
+            fan_out: spread(&of.fan_out),
             calls: agents.calls,
             prompt_tokens: agents.prompt.0,
         },
@@ -406,7 +558,12 @@ fn file(source: &Source) -> File<'_> {
 }
 
 /// Writes the report for programs.
-pub fn write(out: &mut impl Write, trace: &Trace, found: &Inspection) -> io::Result<()> {
+pub fn write(
+    out: &mut impl Write,
+    trace: &Trace,
+    found: &Inspection,
+    memory: Option<&Memory>,
+) -> io::Result<()> {
     let sessions = found.sessions.iter();
     let document = Document {
         schema: "laptime.inspection/1",
@@ -414,6 +571,13 @@ pub fn write(out: &mut impl Write, trace: &Trace, found: &Inspection) -> io::Res
         traces: trace.sources.iter().map(file).collect(),
         skipped: &trace.skipped,
         total: figures(&found.total),
+        working_set: memory.map(|memory| MemoryOut {
+            model: &memory.model,
+            bytes_per_token: memory.per_token.0,
+            bytes_per_sequence: memory.per_sequence.0,
+            distinct_bytes: memory.whole(&found.total).0,
+            largest_prompt_bytes: memory.largest(&found.total).0,
+        }),
         sessions: sessions
             .map(|(session, summary)| SessionOut {
                 session,

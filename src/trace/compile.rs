@@ -446,7 +446,17 @@ impl Compiler {
     }
 
     /// Ends the reading. Sessions that hold no step are left out.
-    pub fn finish(mut self) -> Trace {
+    pub fn finish(self) -> Trace {
+        self.end(false).0
+    }
+
+    /// Ends the reading as [`Compiler::finish`] does; also returns what each node of the tree holds, see
+    /// [`ContentBuilder::prints`].
+    pub fn finish_printed(self) -> (Trace, Vec<Option<u64>>) {
+        self.end(true)
+    }
+
+    fn end(mut self, printed: bool) -> (Trace, Vec<Option<u64>>) {
         let renamed = self.renamed();
         for growing in &mut self.sessions {
             let own = (growing.source, growing.session.id.clone());
@@ -455,6 +465,11 @@ impl Compiler {
             }
         }
         self.mark_common_heads();
+        let prints = if printed {
+            self.content.prints()
+        } else {
+            Vec::new()
+        };
         let content = self.content.finish();
         let mut sessions: Vec<Session> = Vec::with_capacity(self.sessions.len());
         for growing in self.sessions {
@@ -472,12 +487,13 @@ impl Compiler {
             }
             sessions.push(session);
         }
-        Trace {
+        let trace = Trace {
             sources: self.sources,
             skipped: self.skipped,
             sessions,
             content: content.into(),
-        }
+        };
+        (trace, prints)
     }
 
     /// Where a file of several sessions declares no head, what the first prompts of two sessions share is one.
