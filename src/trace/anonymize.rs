@@ -18,7 +18,6 @@ use super::{Ending, Join, Session, Step, Trace};
 use crate::ids::NodeId;
 use crate::units::Span;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::hash_map::Entry;
 use std::io::{self, Write};
 
 /// How much is left.
@@ -55,7 +54,8 @@ pub fn write(
         prints,
         level,
         key,
-        shared: shared(trace),
+        shared: Shared::of(trace),
+        places: FxHashMap::default(),
         paths: FxHashMap::default(),
         written: FxHashSet::default(),
         out,
@@ -67,28 +67,40 @@ pub fn write(
     writer.out.flush()
 }
 
-/// Returns the nodes that lie on the paths of at least two sessions.
-fn shared(trace: &Trace) -> FxHashSet<NodeId> {
-    let mut first: FxHashMap<NodeId, usize> = FxHashMap::default();
-    let mut shared = FxHashSet::default();
-    for (number, session) in trace.sessions.iter().enumerate() {
-        for step in session.threads.iter().flat_map(|thread| &thread.steps) {
-            for node in trace.content.upwards(step.output) {
-                match first.entry(node) {
-                    Entry::Vacant(new) => {
-                        new.insert(number);
-                    }
-                    // Whatever stands above was passed when this was: by the same session, or by two before.
-                    Entry::Occupied(known) => {
-                        if *known.get() == number || !shared.insert(node) {
-                            break;
+/// Which content several conversations have in common.
+#[derive(Default)]
+struct Shared {
+    /// Nodes on the paths of at least two sessions.
+    sessions: FxHashSet<NodeId>,
+    /// Nodes on the paths of at least two threads of one session.
+    threads: FxHashSet<NodeId>,
+}
+
+impl Shared {
+    fn of(trace: &Trace) -> Shared {
+        let mut shared = Shared::default();
+        let mut last: FxHashMap<NodeId, (usize, usize)> = FxHashMap::default();
+        for (number, session) in trace.sessions.iter().enumerate() {
+            for (at, thread) in session.threads.iter().enumerate() {
+                for step in &thread.steps {
+                    for node in trace.content.upwards(step.output) {
+                        match last.insert(node, (number, at)) {
+                            // Whatever stands above was passed when this was.
+                            Some(here) if here == (number, at) => break,
+                            Some((session, _)) if session == number => {
+                                shared.threads.insert(node);
+                            }
+                            Some(_) => {
+                                shared.sessions.insert(node);
+                            }
+                            None => {}
                         }
                     }
                 }
             }
         }
+        shared
     }
-    shared
 }
 
 struct Writer<'a> {
@@ -96,7 +108,9 @@ struct Writer<'a> {
     prints: &'a [Option<u64>],
     level: Level,
     key: &'a Key,
-    shared: FxHashSet<NodeId>,
+    shared: Shared,
+    /// The present session's segments by number, where they have no hashes.
+    places: FxHashMap<NodeId, usize>,
     /// What stands for each path from the root, by the node it ends in.
     paths: FxHashMap<NodeId, u64>,
     /// Segments that are in the dictionary.
@@ -108,10 +122,8 @@ struct Writer<'a> {
 struct Place {
     name: String,
     number: usize,
-    /// The steps written so far, by thread and place.
-    steps: Vec<(usize, usize)>,
-    /// A step that passed through a node, by place in `steps`.
-    through: FxHashMap<NodeId, usize>,
+    /// For each thread the step that first passed through a node.
+    through: Vec<FxHashMap<NodeId, usize>>,
     /// The names of threads.
     threads: Vec<String>,
     /// How many steps of each thread are written.
@@ -157,18 +169,16 @@ impl Writer<'_> {
             ..SessionRecord::default()
         };
         self.put(&Record::Session(Box::new(record)))?;
-        let threads = session.threads.iter().enumerate();
+        self.places.clear();
         let mut place = Place {
             name,
             number,
-            steps: Vec::new(),
-            through: FxHashMap::default(),
-            threads: threads
-                .map(|(at, thread)| thread_name(at, &thread.id))
+            through: vec![FxHashMap::default(); session.threads.len()],
+            threads: (0..session.threads.len())
+                .map(|thread| format!("agent-{thread}"))
                 .collect(),
             done: vec![0; session.threads.len()],
         };
-        place.unique();
         let mut spawned = vec![None; session.threads.len()];
         for (parent, thread) in session.threads.iter().enumerate() {
             for (at, step) in thread.steps.iter().enumerate() {
@@ -216,7 +226,7 @@ impl Writer<'_> {
             let at = place.done[thread];
             let step = &steps[at];
             let previous = at.checked_sub(1).map(|last| &steps[last]);
-            let prompt = self.prompt(place, step, previous)?;
+            let prompt = self.prompt(place, thread, step, previous)?;
             let output = self.output(place, step)?;
             let joins = previous.map_or(&[][..], |last| &last.gap.joins);
             let record = StepRecord {
@@ -248,15 +258,17 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Returns a prompt as an edit of the step that it has most in common with, in any thread of the session.
+    /// Returns a prompt as an edit of the step of its thread that it has most in common with.
     fn prompt(
         &mut self,
         place: &Place,
+        thread: usize,
         step: &Step,
         previous: Option<&Step>,
     ) -> io::Result<PromptEdit> {
         let content = &self.trace.content;
-        let known = |node: &NodeId| place.through.contains_key(node);
+        let through = &place.through[thread];
+        let known = |node: &NodeId| through.contains_key(node);
         let mut from = content.upwards(step.prompt).find(known).unwrap_or(ROOT);
         let mut path = Vec::new();
         content.path(step.prompt, &mut path);
@@ -269,11 +281,7 @@ impl Writer<'_> {
         }
         let keep = content.end(from);
         let own = previous.is_some_and(|last| content.meeting(last.output, from) == from);
-        let base = place
-            .through
-            .get(&from)
-            .filter(|_| !own)
-            .map(|&at| place.steps[at]);
+        let base = through.get(&from).filter(|_| !own).copied();
         let added: Vec<NodeId> = path
             .into_iter()
             .filter(|&node| content.end(node) > keep)
@@ -281,7 +289,7 @@ impl Writer<'_> {
         let append = self.pieces(place, &added, step.again.0)?;
         Ok(PromptEdit {
             tokens: step.prompt_tokens.0,
-            base: base.map(|(thread, at)| step_name(thread, at)),
+            base: base.map(|at| step_name(thread, at)),
             keep: keep.0,
             append,
             break_at: step.break_estimated.then(|| "estimated".to_string()),
@@ -299,7 +307,7 @@ impl Writer<'_> {
             .filter(|&node| {
                 content.end(node) > step.prompt_tokens && content.start(node) >= step.prompt_tokens
             })
-            .take_while(|node| self.shared.contains(node) && self.level == Level::Hashed)
+            .take_while(|&node| self.told(node))
             .collect();
         let mut segs = Vec::new();
         for node in added {
@@ -312,6 +320,12 @@ impl Writer<'_> {
         })
     }
 
+    /// Returns whether a node is told by name: other conversations have it, or it is a head.
+    fn told(&self, node: NodeId) -> bool {
+        let elsewhere = self.level == Level::Hashed && self.shared.sessions.contains(&node);
+        elsewhere || self.shared.threads.contains(&node) || self.trace.content.is_head(node)
+    }
+
     /// Returns nodes as pieces, of which as many tokens as `again` says stood elsewhere before.
     fn pieces(&mut self, place: &Place, nodes: &[NodeId], again: u64) -> io::Result<Vec<Piece>> {
         let content = &self.trace.content;
@@ -319,8 +333,7 @@ impl Writer<'_> {
         let mut again = again;
         for &node in nodes {
             let tokens = (content.end(node) - content.start(node)).0;
-            let told = content.is_head(node)
-                || (self.level == Level::Hashed && self.shared.contains(&node));
+            let told = self.told(node);
             if told {
                 pieces.push(Piece {
                     seg: Some(self.segment(place, node)?),
@@ -355,7 +368,11 @@ impl Writer<'_> {
         let id = match self.level {
             Level::Hashed => format!("{:016x}", self.key.number(self.path(node))),
             // What stands at the same place in other sessions has another name there.
-            Level::Sizes => format!("h-{}-{}", place.number + 1, content.end(node).0),
+            Level::Sizes => {
+                let next = self.places.len() + 1;
+                let own = self.places.entry(node).or_insert(next);
+                format!("p-{}-{own}", place.number + 1)
+            }
         };
         if self.written.insert(id.clone()) {
             let segment = Segment {
@@ -395,27 +412,15 @@ impl Writer<'_> {
 }
 
 impl Place {
-    /// Gives threads of one name different ones.
-    fn unique(&mut self) {
-        let mut taken = FxHashSet::default();
-        for (at, name) in self.threads.iter_mut().enumerate() {
-            if !taken.insert(name.clone()) {
-                *name = format!("agent-{at}.{at}");
-                taken.insert(name.clone());
-            }
-        }
-    }
-
     fn wrote(&mut self, content: &Content, thread: usize, at: usize, step: &Step) {
-        let here = self.steps.len();
-        self.steps.push((thread, at));
         self.done[thread] = at + 1;
+        let through = &mut self.through[thread];
         for tip in [step.output, step.prompt] {
             for node in content.upwards(tip) {
-                if self.through.contains_key(&node) {
+                if through.contains_key(&node) {
                     break;
                 }
-                self.through.insert(node, here);
+                through.insert(node, at);
             }
         }
     }
@@ -430,19 +435,6 @@ fn step_name(thread: usize, at: usize) -> String {
         format!("{}", at + 1)
     } else {
         format!("{thread}.{}", at + 1)
-    }
-}
-
-/// Returns a thread's name: its own where that is a word of the format and a short number, else one made up.
-fn thread_name(at: usize, own: &str) -> String {
-    let word = own.trim_end_matches(|c: char| c.is_ascii_digit());
-    let plain = ["main", "agent-", "agent_", "sub-", "child-"].contains(&word);
-    if plain && own.len() - word.len() <= 4 {
-        own.to_string()
-    } else if at == 0 {
-        "main".to_string()
-    } else {
-        format!("agent-{at}")
     }
 }
 

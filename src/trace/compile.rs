@@ -526,7 +526,7 @@ pub fn file_stem(path: &Path) -> String {
         .strip_suffix(".gz")
         .or_else(|| name.strip_suffix(".zst"))
         .unwrap_or(&name);
-    let stem = [".jsonl", ".ndjson", ".json"]
+    let stem = [".jsonl", ".ndjson", ".json", ".csv", ".har"]
         .iter()
         .find_map(|suffix| unpacked.strip_suffix(suffix))
         .unwrap_or(unpacked);

@@ -80,6 +80,16 @@ pub fn load_bytes(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Tra
     Ok(compiler.finish())
 }
 
+/// Reads a trace that is in memory as [`load_printed`] does.
+pub fn load_bytes_printed(
+    name: &str,
+    bytes: &[u8],
+    options: &ReadOptions,
+) -> Result<(Trace, Vec<Option<u64>>), TraceError> {
+    let (compiler, _) = compile(&[Input::memory(name, bytes)], options, &mut |_| {})?;
+    Ok(compiler.finish_printed())
+}
+
 /// Writes everything in the given files and folders to `out` as one native trace, which loads as [`load`] loads them.
 pub fn import(
     paths: &[PathBuf],

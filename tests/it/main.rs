@@ -2,13 +2,18 @@
 
 mod accuracy;
 mod agent;
+mod anonymize;
 mod bound;
+mod captures;
 mod cli;
 mod documents;
 mod engine_runs;
+mod export;
+mod fuzz_serving;
 mod fuzz_trace;
 mod golden;
 mod habits;
+mod hashed_sessions;
 mod import;
 mod metrics;
 mod naive;
@@ -18,6 +23,7 @@ mod real_engines;
 mod recorded_engines;
 mod rigs;
 mod schema;
+mod serving;
 mod slots;
 mod swarm;
 mod tidy;

@@ -97,45 +97,10 @@ impl Importer {
             return Err("`hash_ids` holds something that is no 64-bit whole number".to_string());
         }
         let at_us = row.timestamp.real().and_then(micros);
-        let origin_us = *self.origin_us.get_or_insert(at_us.unwrap_or(0));
         let size = u64::from(self.block);
+        let at = self.chat(feed, line, &row, at_us);
         let mut blocks = row.hash_ids.ids;
         blocks.truncate(usize::try_from(input / size).unwrap_or(usize::MAX));
-        let parent = row.parent_chat_id.0.filter(|id| id != "-1");
-        let known = parent.as_ref().and_then(|id| self.by_chat.get(id).copied());
-        self.lost_parents += u64::from(parent.is_some() && known.is_none());
-        let at = known.unwrap_or(self.open.len());
-        if known.is_none() {
-            self.open.push(Open {
-                id: format!(
-                    "{}-{}",
-                    self.stem,
-                    row.chat_id.0.as_deref().unwrap_or(&line.to_string())
-                ),
-                pending: None,
-                line,
-                blocks: Vec::new(),
-                steps: 0,
-                start_us: at_us,
-                sent_us: None,
-            });
-            let session = SessionRecord {
-                id: self.open[at].id.clone(),
-                arrival_us: at_us.map(|at| at.saturating_sub(origin_us)),
-                resumed: parent.is_some(),
-                labels: row
-                    .kind
-                    .0
-                    .map(|kind| ("type".to_string(), kind))
-                    .into_iter()
-                    .collect(),
-                ..SessionRecord::default()
-            };
-            feed.put(
-                || format!("line {line}"),
-                Record::Session(Box::new(session)),
-            );
-        }
         let open = &mut self.open[at];
         let common = open
             .blocks
@@ -184,6 +149,48 @@ impl Importer {
             self.by_chat.insert(id, at);
         }
         Ok(())
+    }
+
+    /// Returns the conversation that a chat belongs to, which begins with it if its parent is not known.
+    fn chat(&mut self, feed: &mut Feed<'_>, line: u64, row: &Row, at_us: Option<u64>) -> usize {
+        let origin_us = *self.origin_us.get_or_insert(at_us.unwrap_or(0));
+        let parent = row.parent_chat_id.0.as_ref().filter(|id| *id != "-1");
+        let known = parent.and_then(|id| self.by_chat.get(id).copied());
+        self.lost_parents += u64::from(parent.is_some() && known.is_none());
+        let at = known.unwrap_or(self.open.len());
+        if known.is_none() {
+            self.open.push(Open {
+                id: format!(
+                    "{}-{}",
+                    self.stem,
+                    row.chat_id.0.as_deref().unwrap_or(&line.to_string())
+                ),
+                pending: None,
+                line,
+                blocks: Vec::new(),
+                steps: 0,
+                start_us: at_us,
+                sent_us: None,
+            });
+            let session = SessionRecord {
+                id: self.open[at].id.clone(),
+                arrival_us: at_us.map(|at| at.saturating_sub(origin_us)),
+                resumed: parent.is_some(),
+                labels: row
+                    .kind
+                    .0
+                    .clone()
+                    .map(|kind| ("type".to_string(), kind))
+                    .into_iter()
+                    .collect(),
+                ..SessionRecord::default()
+            };
+            feed.put(
+                || format!("line {line}"),
+                Record::Session(Box::new(session)),
+            );
+        }
+        at
     }
 
     fn finish(self, feed: &mut Feed<'_>) {

@@ -182,9 +182,20 @@ fn tabled(line: &[u8]) -> Option<Result<Format, String>> {
         Err("it looks like the arrival rates of a ServeGen client: a generator's statistics, which hold no requests; \
              generate requests with ServeGen and import those"
             .to_string())
+    } else if columns.len() >= 4 && columns.iter().all(|column| is_name(column)) {
+        Err(format!(
+            "a table with the columns {}, ...; no trace that is known has those",
+            columns[..4].join(", ")
+        ))
     } else {
         return None;
     })
+}
+
+/// Returns whether a cell of a header may be a name, rather than a part of a sentence.
+fn is_name(cell: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "_- ./()".contains(c);
+    !cell.is_empty() && cell.len() <= 40 && cell.chars().all(plain) && cell.parse::<f64>().is_err()
 }
 
 /// Tells a format from the first bytes of a file.

@@ -28,6 +28,7 @@ struct Row {
     hash_ids: Ids,
     session_id: Text,
     delay: Num,
+    tool_wait_ms: Num,
 }
 
 impl Row {
@@ -42,6 +43,12 @@ impl Row {
             return Err("`hash_ids` holds something that is no 64-bit whole number".to_string());
         }
         Ok((row, input, output))
+    }
+
+    /// Returns what passes before the request: Dynamo's agentic rows tell tools and the rest apart.
+    fn waits(&self) -> Option<f64> {
+        let (delay, tools) = (Row::millis(self.delay), Row::millis(self.tool_wait_ms));
+        (delay.is_some() || tools.is_some()).then(|| delay.unwrap_or(0.0) + tools.unwrap_or(0.0))
     }
 
     fn millis(value: Num) -> Option<f64> {
@@ -159,6 +166,7 @@ struct Importer {
 
 impl Importer {
     fn row(&mut self, feed: &mut Feed<'_>, line: u64, row: Row, input: u64, output: u64) {
+        let waited_ms = row.waits();
         let named = row.session_id.0.clone();
         let id = named
             .clone()
@@ -200,9 +208,9 @@ impl Importer {
             ..StepRecord::default()
         });
         if let Some(open) = previous {
-            self.untimed += u64::from(Row::millis(row.delay).is_none());
+            self.untimed += u64::from(waited_ms.is_none());
             let mut done = std::mem::replace(&mut open.pending, step);
-            wait(&mut done, row.delay);
+            wait(&mut done, waited_ms);
             let done_line = std::mem::replace(&mut open.line, line);
             open.blocks = blocks;
             open.steps += 1;
@@ -299,9 +307,9 @@ pub(super) fn edit(
 
 /// Notes the wait after a step's answer: a delay was asked for by whoever made the trace, so it counts as tool time
 /// and no idle cap shortens it.
-fn wait(step: &mut StepRecord, delay: Num) {
+fn wait(step: &mut StepRecord, waited_ms: Option<f64>) {
     step.finish = Some("tool-call".to_string());
-    if let Some(delay_us) = Row::millis(delay).and_then(|ms| super::micros(ms / 1e3)) {
+    if let Some(delay_us) = waited_ms.and_then(|ms| super::micros(ms / 1e3)) {
         step.gap = Some(GapRecord {
             tool_us: Some(delay_us),
             ..GapRecord::default()
