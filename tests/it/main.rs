@@ -15,6 +15,7 @@ mod golden;
 mod habits;
 mod hashed_sessions;
 mod import;
+mod inspected;
 mod metrics;
 mod naive;
 mod oracle;

@@ -6,7 +6,7 @@
 
 mod plan;
 
-use self::plan::{Branch, Conversation, Planned};
+use self::plan::{Branch, Conversation, Join, Planned};
 use super::super::compile::file_stem;
 use super::super::error::TraceError;
 use super::super::input::Input;
@@ -215,10 +215,12 @@ impl Importer {
             let line = place.clone();
             feed.put(|| line, Record::Step(Box::new(step)));
             for branch in &turn.branches {
-                let join = branch
-                    .join
-                    .map(|join| join.unwrap_or(number))
-                    .filter(|&join| join < last);
+                let join = match branch.join {
+                    Join::Never => None,
+                    Join::Next => Some(number),
+                    Join::Turn(turn) => Some(turn),
+                };
+                let join = join.filter(|&join| number <= join && join < last);
                 if let Some(name) = self.branch(
                     feed,
                     branch,

@@ -43,12 +43,9 @@ pub(super) fn read_har(input: &Input, feed: &mut Feed<'_>) -> Result<(), TraceEr
     let mut exchanges = Vec::new();
     let mut other = 0;
     match serde_json::from_slice::<log::Har>(&bytes) {
-        Ok(har) => har.each(|place, exchange| match exchange {
+        Ok(har) => har.each(|exchange| match exchange {
             Some(exchange) => exchanges.push(exchange),
-            None => {
-                let _ = place;
-                other += 1;
-            }
+            None => other += 1,
         }),
         Err(error) => feed.problem(&format!("line {}", error.line()), &parse_error(&error)),
     }

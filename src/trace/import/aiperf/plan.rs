@@ -43,8 +43,17 @@ pub(super) struct Branch {
     pub(super) child: String,
     /// Whether it goes on with its parent's history.
     pub(super) inherits: bool,
-    /// Whether the parent waits, and before which turn if not before its next.
-    pub(super) join: Option<Option<usize>>,
+    pub(super) join: Join,
+}
+
+/// When a parent waits for a branch.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Join {
+    Never,
+    /// Before its next turn.
+    Next,
+    /// Before the turn of this number, from 0.
+    Turn(usize),
 }
 
 /// Returns what a JSON object plans: a line, or a whole document.
@@ -202,12 +211,12 @@ fn branches(turn: &Map<String, Value>) -> Vec<Branch> {
             found.push(Branch {
                 child: child.to_string(),
                 inherits: true,
-                join: None,
+                join: Join::Never,
             });
         }
     }
     for spawn in list("spawns") {
-        let at = spawn["join_at"].as_u64().map(|at| at as usize);
+        let at = spawn["join_at"].as_u64();
         let children = spawn["children"]
             .as_array()
             .map_or_else(|| vec![spawn.clone()], Clone::clone);
@@ -215,7 +224,7 @@ fn branches(turn: &Map<String, Value>) -> Vec<Branch> {
             found.push(Branch {
                 child: child.to_string(),
                 inherits: false,
-                join: Some(at),
+                join: at.map_or(Join::Next, |at| Join::Turn(at as usize)),
             });
         }
     }

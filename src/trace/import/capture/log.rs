@@ -77,12 +77,11 @@ const SESSION_HEADERS: [&str; 4] = [
 ];
 
 impl Har {
-    /// Calls `take` with each entry's place and, where it is a request to a model with an answer, its exchange.
-    pub(super) fn each(self, mut take: impl FnMut(String, Option<Exchange>)) {
+    /// Calls `take` with each entry's exchange, where it is a request to a model with an answer.
+    pub(super) fn each(self, mut take: impl FnMut(Option<Exchange>)) {
         for (index, entry) in self.log.entries.0.into_iter().enumerate() {
             let place = format!("entry {}", index + 1);
-            let exchange = entry.exchange(&place);
-            take(place, exchange);
+            take(entry.exchange(&place));
         }
     }
 }
