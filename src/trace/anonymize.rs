@@ -329,18 +329,27 @@ impl Writer<'_> {
     /// Returns nodes as pieces, of which as many tokens as `again` says stood elsewhere before.
     fn pieces(&mut self, place: &Place, nodes: &[NodeId], again: u64) -> io::Result<Vec<Piece>> {
         let content = &self.trace.content;
+        let tokens = |node: NodeId| (content.end(node) - content.start(node)).0;
+        let told: Vec<u64> = nodes
+            .iter()
+            .filter(|&&node| self.told(node))
+            .map(|&node| tokens(node))
+            .collect();
+        let plain: u64 =
+            nodes.iter().map(|&node| tokens(node)).sum::<u64>() - told.iter().sum::<u64>();
+        let marked = choose(&told, again, plain);
+        let mut marks = marked.iter();
+        let marked_tokens = told.iter().zip(&marked).filter(|(_, mark)| **mark);
+        let mut again = again - marked_tokens.map(|(tokens, _)| tokens).sum::<u64>();
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut again = again;
         for &node in nodes {
-            let tokens = (content.end(node) - content.start(node)).0;
-            let told = self.told(node);
-            if told {
+            let tokens = tokens(node);
+            if self.told(node) {
                 pieces.push(Piece {
                     seg: Some(self.segment(place, node)?),
-                    again: again >= tokens,
+                    again: marks.next().copied().unwrap_or(false),
                     ..Piece::default()
                 });
-                again -= if again >= tokens { tokens } else { 0 };
                 continue;
             }
             let repeated = again.min(tokens);
@@ -424,6 +433,38 @@ impl Place {
             }
         }
     }
+}
+
+/// The most segments of a prompt among which a choice is searched for.
+const MOST_CHOICES: usize = 16;
+
+/// Returns which segments to mark as repeated, so that with at most `plain` tokens beside them they make up `again`.
+///
+/// Only the sum is known; the largest segments that fit nearly always give it.
+fn choose(told: &[u64], again: u64, plain: u64) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..told.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(told[at]));
+    let mut marked = vec![false; told.len()];
+    let mut left = again;
+    for at in order {
+        if told[at] <= left {
+            marked[at] = true;
+            left -= told[at];
+        }
+    }
+    if left > plain && told.len() <= MOST_CHOICES {
+        for choice in 0..1_u32 << told.len() {
+            let chosen = |at: usize| choice >> at & 1 == 1;
+            let sum: u64 = (0..told.len())
+                .filter(|&at| chosen(at))
+                .map(|at| told[at])
+                .sum();
+            if sum <= again && again - sum <= plain {
+                return (0..told.len()).map(chosen).collect();
+            }
+        }
+    }
+    marked
 }
 
 fn micros(span: Span) -> u64 {

@@ -124,8 +124,12 @@ impl Importer {
             .iter()
             .filter_map(|one| one.turns.first()?.at_ms)
             .fold(f64::INFINITY, f64::min);
-        for at in 0..self.conversations.len() {
-            if children.contains(&at) || !self.used.insert(at) {
+        // Conversations that start each other in a circle begin with the first of them.
+        let all = 0..self.conversations.len();
+        let roots = all.clone().filter(|at| !children.contains(at));
+        let order: Vec<usize> = roots.chain(all).collect();
+        for at in order {
+            if !self.used.insert(at) {
                 continue;
             }
             let one = &self.conversations[at];
