@@ -4,14 +4,18 @@
 //! The standard output carries the answer alone; talk goes to the standard error.
 
 mod anonymize;
+mod calibrate;
+mod edge;
 mod export;
 mod import;
 mod inspect;
 mod list;
 mod output;
+mod record;
 mod replay;
 mod rigs;
 mod scenario;
+mod serve;
 mod talk;
 mod traces;
 
@@ -32,10 +36,6 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command lin
 bound by its client; 130 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command is parsed in a process; its size is nobody's cost"
-)]
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),
@@ -47,8 +47,14 @@ enum Command {
     Export(export::Export),
     /// Reduce a trace to hashes or to sizes, so that it can be shown to others and still replays the same.
     Anonymize(anonymize::Anonymize),
+    /// Fit a rig to measurements, and say how far it is off.
+    Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
     List(list::List),
+    /// Record what agents and their engine say to each other, as a trace.
+    Record(record::Record),
+    /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
+    Serve(serve::Serve),
 }
 
 /// Does what the command line asks and returns how it went.
@@ -65,15 +71,18 @@ pub fn main() -> Exit {
         Err(error) => return tell(&error),
     };
     let done = match meant.command {
-        Command::Replay(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::Export(command) => command.run(),
-        Command::Anonymize(command) => command.run(),
-        Command::List(command) => command.run(),
+        Command::Replay(command) => command.run().map(|()| Exit::Done),
+        Command::Inspect(command) => command.run().map(|()| Exit::Done),
+        Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::Export(command) => command.run().map(|()| Exit::Done),
+        Command::Anonymize(command) => command.run().map(|()| Exit::Done),
+        Command::Calibrate(command) => command.run().map(|()| Exit::Done),
+        Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Record(command) => command.run(),
+        Command::Serve(command) => command.run(),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => tell(&error),
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Replay {
     /// The model to ask for at the URL.
     #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
     model: Option<String>,
-    /// A setting of the engine, rig or agent, such as `engine.prefix_caching=off` or `agent.timestamp=system`; may be repeated.
+    /// A setting of the engine, rig, agent or costs, such as `engine.prefix_caching=off`, `rig.power_cap_w=300` or `cost.years=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
     /// Flags as the engine's own command line takes them, such as "--max-num-seqs 16".
@@ -146,7 +146,8 @@ enum OnRefusal {
     Stop,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// Reads a number above 0.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if number.is_finite() && number > 0.0 {
         Ok(number)
@@ -164,6 +165,7 @@ impl Replay {
                 .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
         }
         let habits = rigs::habits(&self.set)?;
+        let prices = rigs::prices(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
         let trace = habits
             .applied(trace)
@@ -185,7 +187,8 @@ impl Replay {
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = self.workload(&trace, habits)?;
+        let mut workload = self.workload(&trace, habits)?;
+        workload.prices = prices;
         let replays = self.on_all(&trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);
@@ -214,7 +217,9 @@ impl Replay {
     }
 
     fn workload(&self, trace: &Trace, habits: Habits) -> Result<Workload, Error> {
-        let mut workload = Workload::new(trace, self.plan(), self.seed);
+        let mut plan = self.plan();
+        plan.conduct.cache_lifetime = habits.breakpoints;
+        let mut workload = Workload::new(trace, plan, self.seed);
         workload.settings = habits.settings();
         if workload.calls > MOST_CALLS {
             return Err(Error::usage(format!(

@@ -6,12 +6,14 @@
 
 use super::{pace_word, share_word};
 use crate::call::{CallParts, TokenClasses};
-use crate::metrics::lap::LapParts;
+use crate::metrics::lap::{Binds, LapParts};
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{CallRow, LapRow, RunRow, Summary};
 use crate::operating_point::OperatingPoint;
+use crate::rig::power::Energy;
+use crate::study::economy::Economy;
 use crate::study::replay::{Replay, Workload};
-use crate::units::{Span, Time};
+use crate::units::{Joules, Span, Time};
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
@@ -70,13 +72,15 @@ impl Serialize for Document<'_> {
         let replay = self.replay;
         let metrics = &replay.metrics;
         let name = |run| replay.workload.sessions[metrics.session_of(run)].as_str();
-        let mut document = serializer.serialize_struct("Document", 9)?;
+        let mut document = serializer.serialize_struct("Document", 11)?;
         document.serialize_field("schema", RESULT)?;
         document.serialize_field("laptime_version", env!("CARGO_PKG_VERSION"))?;
         document.serialize_field("seed", &replay.workload.seed)?;
         document.serialize_field("operating_point", &point(&replay.point))?;
         document.serialize_field("workload", &workload(replay.workload, &metrics.summary))?;
         document.serialize_field("summary", &summary(&metrics.summary))?;
+        document.serialize_field("energy", &replay.energy.as_ref().map(energy))?;
+        document.serialize_field("economy", &economy(&replay.economy))?;
         let runs = metrics.runs.iter().map(|row| run(row, name(row.run)));
         document.serialize_field("runs", &Rows(|| runs.clone()))?;
         if self.rows {
@@ -261,8 +265,78 @@ struct SummaryOut {
     itl_s: Spread,
     tokens: Totals,
     parts_s: Parts<12>,
+    bound_s: Option<Parts<8>>,
+    binds: Option<&'static str>,
     energy_wh: Option<f64>,
     cost_usd: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct EnergyOut {
+    counts: &'static str,
+    trust: &'static str,
+    prefill_wh: f64,
+    decode_wh: f64,
+    attention_wh: f64,
+    idle_wh: f64,
+}
+
+fn energy(energy: &Energy) -> EnergyOut {
+    EnergyOut {
+        counts: energy.covers.word(),
+        trust: energy.trust.word(),
+        prefill_wh: energy.prefill.watt_hours(),
+        decode_wh: energy.decode.watt_hours(),
+        attention_wh: energy.attention.watt_hours(),
+        idle_wh: energy.idle.watt_hours(),
+    }
+}
+
+#[derive(Serialize)]
+struct Bought<'a> {
+    usd: f64,
+    date: Option<&'a str>,
+    source: &'a str,
+    trust: &'static str,
+}
+
+#[derive(Serialize)]
+struct Api {
+    usd: f64,
+    break_even_runs: Option<f64>,
+    break_even_days: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct EconomyOut<'a> {
+    prices: std::collections::BTreeMap<String, f64>,
+    hardware: Option<Bought<'a>>,
+    electricity_usd: Option<f64>,
+    hardware_usd: Option<f64>,
+    usd_per_run: Option<f64>,
+    usd_per_mtok: Option<f64>,
+    api: Option<Api>,
+}
+
+fn economy(economy: &Economy) -> EconomyOut<'_> {
+    EconomyOut {
+        prices: economy.prices.settings(),
+        hardware: economy.hardware.as_ref().map(|bought| Bought {
+            usd: bought.amount.0,
+            date: bought.date.as_deref(),
+            source: &bought.source,
+            trust: bought.trust.word(),
+        }),
+        electricity_usd: economy.electricity.map(|money| money.0),
+        hardware_usd: economy.hardware_share.map(|money| money.0),
+        usd_per_run: economy.per_run.map(|money| money.0),
+        usd_per_mtok: economy.per_mtok.map(|money| money.0),
+        api: economy.api.map(|api| Api {
+            usd: api.total.0,
+            break_even_runs: api.break_even_runs,
+            break_even_days: api.break_even_days,
+        }),
+    }
 }
 
 fn summary(summary: &Summary) -> SummaryOut {
@@ -288,7 +362,9 @@ fn summary(summary: &Summary) -> SummaryOut {
             classes: (&summary.classes).into(),
         },
         parts_s: (&summary.parts).into(),
-        energy_wh: summary.energy.map(|energy| energy.0 / 3600.0),
+        bound_s: summary.bound.map(|bound| Parts(bound.named())),
+        binds: summary.binds().map(Binds::name),
+        energy_wh: summary.energy.map(Joules::watt_hours),
         cost_usd: summary.cost.map(|cost| cost.0),
     }
 }

@@ -97,6 +97,7 @@ impl Backend for Recorded {
             ..CallParts::default()
         };
         let reply = Reply {
+            bound: None,
             call: call.id,
             outcome: Outcome::Ok,
             submitted: now,

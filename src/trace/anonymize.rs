@@ -483,6 +483,7 @@ fn gap(step: &Step) -> Option<GapRecord> {
     let some = |span: Span| (span > Span::ZERO).then(|| micros(span));
     let gap = GapRecord {
         tool_us: some(step.gap.tool),
+        tool_how: None,
         client_us: some(step.gap.client),
         human_us: some(step.gap.human),
         unknown_us: some(step.gap.unknown),

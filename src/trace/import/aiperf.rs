@@ -7,9 +7,8 @@
 mod plan;
 
 use self::plan::{Branch, Conversation, Join, Planned};
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     AgentRecord, GapRecord, OutputRecord, PromptEdit, Record, SessionRecord, StepRecord,
 };

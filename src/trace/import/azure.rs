@@ -1,8 +1,7 @@
 //! Azure's traces of LLM inference: when each request came, and how long its prompt and its answer were.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{OutputRecord, Record, SessionRecord, StepRecord};
 use super::table::Table;
 use super::{Feed, growth, stamp};

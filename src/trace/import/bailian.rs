@@ -3,9 +3,8 @@
 //! Ids mean the same in the whole file. A chat goes on where its parent stopped; its moments are starts, so a wait holds
 //! the model's time too. The last block of a prompt may be padded, so only whole blocks are compared.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     GapRecord, OutputRecord, Record, SessionRecord, StepRecord, TimingRecord,
 };

@@ -1,8 +1,7 @@
 //! BurstGPT: requests to ChatGPT and GPT-4 by their sizes, in releases with and without conversations.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     GapRecord, OutputRecord, Record, SessionRecord, StepRecord, TimingRecord, UsageRecord,
 };

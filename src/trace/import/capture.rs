@@ -7,9 +7,8 @@ pub(super) mod api;
 mod log;
 
 use self::api::{Answered, Asked};
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{SessionRecord, StepRecord};
 use super::pieces::{Heard, Said, Sizes};
 use super::timeline::{self, Rest, Strand, Timeline, Turn};

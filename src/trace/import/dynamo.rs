@@ -3,9 +3,8 @@
 //! A trajectory is a conversation and names the one that started it; newer files call the two sessions. Hashes stand for
 //! everything before them and mean the same in the whole file. A line may wrap its record as `event`.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{OutputRecord, SessionRecord, StepRecord, ToolRecord, UsageRecord};
 use super::capture::api;
 use super::growth::{self, Before};

@@ -12,9 +12,11 @@ mod azure;
 mod bailian;
 mod burstgpt;
 mod capture;
+mod detect;
 mod dynamo;
 mod growth;
 mod lenient;
+mod logs;
 mod otel;
 mod pieces;
 mod stamp;
@@ -26,11 +28,11 @@ use super::error::TraceError;
 use super::input::{Broken, Input};
 use super::read::ReadOptions;
 use super::record::Record;
-use serde_json::Value;
 use std::io::{BufRead, Read};
+use std::path::PathBuf;
 
-/// The formats that can be read.
-pub const FORMATS: [&str; 14] = [
+/// The formats that are no logs of coding agents.
+const RECORDED_ELSEWHERE: [&str; 14] = [
     "laptime traces (JSONL)",
     "MMBT harness transcripts (transcript.jsonl)",
     "kv-cache-tester session hashes (JSON)",
@@ -47,12 +49,11 @@ pub const FORMATS: [&str; 14] = [
     "AIPerf inputs (JSON, JSONL)",
 ];
 
-/// How much of a file is looked at to tell its format.
-const PROBE: u64 = 64 << 10;
-/// How much is looked at where the first line is longer than that: a captured prompt fills megabytes.
-const LONG_PROBE: u64 = 32 << 20;
-/// How many lines may be damaged before the first that tells the format.
-const PROBE_LINES: usize = 20;
+/// Returns the formats that can be read, for people.
+pub fn formats() -> Vec<&'static str> {
+    [&RECORDED_ELSEWHERE[..], &logs::FORMATS[..]].concat()
+}
+
 /// How many complaints about one file are kept word for word.
 const MAX_PROBLEMS: usize = 20;
 
@@ -65,7 +66,7 @@ pub(super) enum Format {
     Mooncake,
     Otel,
     Har,
-    Log,
+    Requests,
     Bailian,
     Dynamo,
     TraceLab,
@@ -73,9 +74,28 @@ pub(super) enum Format {
     Azure,
     BurstGpt,
     AiPerf,
+    Log(logs::Log),
 }
 
 impl Format {
+    /// Every format that is no log of a coding agent.
+    const ELSEWHERE: [Format; 14] = [
+        Format::Native,
+        Format::Mmbt,
+        Format::Weka,
+        Format::Mooncake,
+        Format::Otel,
+        Format::Har,
+        Format::Requests,
+        Format::Bailian,
+        Format::Dynamo,
+        Format::TraceLab,
+        Format::TraceLabWorkload,
+        Format::Azure,
+        Format::BurstGpt,
+        Format::AiPerf,
+    ];
+
     /// Returns the format's name for people and for [`super::Source::format`].
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -85,7 +105,7 @@ impl Format {
             Format::Mooncake => "mooncake",
             Format::Otel => "OpenTelemetry GenAI",
             Format::Har => "HAR",
-            Format::Log => "request log",
+            Format::Requests => "request log",
             Format::Bailian => "bailian",
             Format::Dynamo => "dynamo",
             Format::TraceLab => "tracelab",
@@ -93,26 +113,23 @@ impl Format {
             Format::Azure => "azure",
             Format::BurstGpt => "burstgpt",
             Format::AiPerf => "aiperf",
+            Format::Log(log) => log.name(),
         }
     }
 
-    /// Returns the format of a file, or a phrase that says what it seems to be instead.
-    pub(super) fn detect(input: &Input) -> Result<Result<Format, String>, TraceError> {
-        let io = |error| TraceError::io("read", &input.path, error);
-        let mut start = Vec::new();
-        let mut reader = input.open().map_err(io)?;
-        // A damaged end within the probe leaves a shorter probe.
-        if let Err(error) = reader.by_ref().take(PROBE).read_to_end(&mut start)
-            && start.is_empty()
-        {
-            return Ok(Err(format!("its packed data cannot be read ({error})")));
+    /// Returns the format of a name, for those who know what they have.
+    pub(super) fn named(name: &str) -> Option<Format> {
+        let logs = logs::Log::ALL.map(Format::Log);
+        let mut all = Format::ELSEWHERE.into_iter().chain(logs);
+        all.find(|format| format.name() == name)
+    }
+
+    /// Returns the files that are read together with a file.
+    pub(super) fn companions(self, input: &Input) -> Vec<PathBuf> {
+        match self {
+            Format::Log(log) => log.companions(input),
+            _ => Vec::new(),
         }
-        let found = recognise(&start);
-        if found.is_ok() || (start.len() as u64) < PROBE {
-            return Ok(found);
-        }
-        let _ = reader.take(LONG_PROBE).read_to_end(&mut start);
-        Ok(recognise(&start))
     }
 
     /// Reads a file and hands its records to `feed`.
@@ -129,7 +146,7 @@ impl Format {
             Format::Mooncake => mooncake::read(input, options, feed),
             Format::Otel => otel::read(input, feed),
             Format::Har => capture::read_har(input, feed),
-            Format::Log => capture::read_log(input, feed),
+            Format::Requests => capture::read_log(input, feed),
             Format::Bailian => bailian::read(input, options.block_size, feed),
             Format::Dynamo => dynamo::read(input, feed),
             Format::TraceLab => tracelab::read(input, feed),
@@ -137,147 +154,9 @@ impl Format {
             Format::Azure => azure::read(input, feed),
             Format::BurstGpt => burstgpt::read(input, feed),
             Format::AiPerf => aiperf::read(input, feed),
+            Format::Log(log) => log.read(input, feed),
         }
     }
-}
-
-/// Tells the formats of serving systems and gateways by the fields of a line or document.
-fn served(object: &serde_json::Map<String, Value>) -> Option<Format> {
-    Some(if otel::is_batch(object) {
-        Format::Otel
-    } else if dynamo::is_event(object) {
-        Format::Dynamo
-    } else if tracelab::is_round(object) {
-        Format::TraceLab
-    } else if bailian::is_row(object) {
-        Format::Bailian
-    } else if capture::is_har(object) {
-        Format::Har
-    } else if capture::is_line(object) {
-        Format::Log
-    } else if !object.contains_key("input_length") && aiperf::is_input(object) {
-        Format::AiPerf
-    } else {
-        return None;
-    })
-}
-
-/// Tells the formats that are tables by their columns; says what other tables seem to be.
-fn tabled(line: &[u8]) -> Option<Result<Format, String>> {
-    let columns = table::header(line);
-    let has = |all: &[&str]| {
-        all.iter()
-            .all(|name| columns.iter().any(|column| column == name))
-    };
-    if columns.len() < 2 {
-        return None;
-    }
-    Some(if has(&azure::COLUMNS) {
-        Ok(Format::Azure)
-    } else if has(&burstgpt::COLUMNS) {
-        Ok(Format::BurstGpt)
-    } else if has(&tracelab::COLUMNS) {
-        Ok(Format::TraceLabWorkload)
-    } else if columns.len() == 6 && columns[0].parse::<f64>().is_ok() {
-        Err("it looks like the arrival rates of a ServeGen client: a generator's statistics, which hold no requests; \
-             generate requests with ServeGen and import those"
-            .to_string())
-    } else if columns.len() >= 4 && columns.iter().all(|column| is_name(column)) {
-        Err(format!(
-            "a table with the columns {}, ...; no trace that is known has those",
-            columns[..4].join(", ")
-        ))
-    } else {
-        return None;
-    })
-}
-
-/// Returns whether a cell of a header may be a name, rather than a part of a sentence.
-fn is_name(cell: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || "_- ./()".contains(c);
-    !cell.is_empty() && cell.len() <= 40 && cell.chars().all(plain) && cell.parse::<f64>().is_err()
-}
-
-/// Tells a format from the first bytes of a file.
-fn recognise(start: &[u8]) -> Result<Format, String> {
-    let text = start.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(start);
-    let mut seen = None;
-    let lines = text.split(|&byte| byte == b'\n');
-    for line in lines.take(PROBE_LINES) {
-        let line = line.trim_ascii();
-        let line = line.strip_prefix(b"\0").map_or(line, |_| {
-            let from = line.iter().position(|&byte| byte != 0);
-            &line[from.unwrap_or(line.len())..]
-        });
-        let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(line) else {
-            if seen.is_none()
-                && !line.is_empty()
-                && !line.starts_with(b"{")
-                && let Some(found) = tabled(line)
-            {
-                return found;
-            }
-            continue;
-        };
-        let has = |key: &str| object.contains_key(key);
-        let kind = object.get("type").and_then(Value::as_str);
-        if has("k") {
-            return Ok(Format::Native);
-        } else if let Some(format) = served(&object) {
-            return Ok(format);
-        } else if has("requests") && (has("hash_id_scope") || has("block_size") || has("id")) {
-            return Ok(Format::Weka);
-        } else if has("input_length") || (has("hash_ids") && !has("in")) {
-            return Ok(Format::Mooncake);
-        } else if has("iter") && matches!(kind, Some("model" | "tool" | "error" | "abort")) {
-            return Ok(Format::Mmbt);
-        }
-        seen.get_or_insert_with(|| resemblance(&object));
-    }
-    // A session of block hashes is one document: its first line is longer than the probe, or is a lone brace.
-    let contains = |key: &[u8]| text.windows(key.len()).any(|window| window == key);
-    if contains(b"\"requests\"") && (contains(b"\"hash_ids\"") || contains(b"\"hash_id_scope\"")) {
-        return Ok(Format::Weka);
-    }
-    if contains(b"\"input_length\"") && contains(b"\"hash_ids\"") {
-        return Ok(Format::Mooncake);
-    }
-    if contains(b"\"startedDateTime\"") || (contains(b"\"entries\"") && contains(b"\"creator\"")) {
-        return Ok(Format::Har);
-    }
-    // A small document on several lines.
-    if let Ok(Value::Object(object)) = serde_json::from_slice(text) {
-        return served(&object).ok_or_else(|| resemblance(&object));
-    }
-    Err(seen.unwrap_or_else(|| match text.trim_ascii() {
-        [] => "it is empty".to_string(),
-        [b'{' | b'[', ..] => "JSON of an unknown kind".to_string(),
-        _ => "it does not begin with JSON".to_string(),
-    }))
-}
-
-/// Says what a JSON object seems to be, for people who gave the wrong file.
-fn resemblance(object: &serde_json::Map<String, Value>) -> String {
-    let has = |key: &str| object.contains_key(key);
-    let known = if has("sessionId") && has("uuid") {
-        "a Claude Code or Qwen Code session log"
-    } else if has("payload") && has("timestamp") {
-        "a Codex session log"
-    } else if object.values().any(|part| part["input_tokens"].is_string()) {
-        "the length distributions of a ServeGen client: a generator's statistics, which hold no requests"
-    } else if has("trajectory") || has("trajectory_format") {
-        "an agent trajectory"
-    } else if has("instance_id") && has("history") {
-        "an OpenHands evaluation"
-    } else if has("schema_version") && has("run_name") {
-        "a receipt of the MMBT harness; its transcript.jsonl is the recording"
-    } else if has("run_name") || has("finish_reason") || has("total_prompt_tokens") {
-        "a summary of a run"
-    } else {
-        let keys: Vec<&str> = object.keys().take(4).map(String::as_str).collect();
-        return format!("JSON with the fields {}", keys.join(", "));
-    };
-    format!("it looks like {known}")
 }
 
 /// What takes the records of a file.

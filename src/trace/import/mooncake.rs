@@ -3,9 +3,8 @@
 //! Ids are global to the file: equal ids at equal places are equal content. Only full blocks are identity; a partial last
 //! block is private to its call, and answers are never found again, because no block says where they went.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::read::ReadOptions;
 use super::super::record::{
     GapRecord, OutputRecord, Piece, PromptEdit, Record, SessionRecord, StepRecord, TimingRecord,

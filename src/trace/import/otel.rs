@@ -6,9 +6,8 @@
 mod span;
 
 use self::span::{Forest, Span, gather};
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{OutputRecord, SessionRecord, StepRecord, ToolRecord, UsageRecord};
 use super::capture::api;
 use super::growth::{self, Before};

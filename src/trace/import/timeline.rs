@@ -278,6 +278,7 @@ impl Writer<'_, '_> {
             let unknown = self.rest == Rest::Unknown && !human;
             last.step.gap = Some(GapRecord {
                 tool_us: (tool_us > 0).then_some(tool_us),
+                tool_how: None,
                 client_us: client.then_some(rest_us),
                 human_us: human.then_some(rest_us),
                 unknown_us: unknown.then_some(rest_us),

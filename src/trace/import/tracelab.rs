@@ -3,9 +3,8 @@
 //! A round's prefix is what the provider had cached, so a miss looks like a break: how the prompts grow decides, and
 //! what was cached is only the least that two prompts share. A CSV says what shall be reused, and is taken at its word.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     OutputRecord, PromptEdit, Record, SessionRecord, StepRecord, ToolRecord, UsageRecord,
 };

@@ -6,9 +6,8 @@
 mod document;
 
 use self::document::{Document, Entry};
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     AgentRecord, GapRecord, OutputRecord, Piece, PromptEdit, Record, Segment, SessionRecord,
     StepRecord, TimingRecord,
