@@ -16,6 +16,7 @@ mod replay;
 mod rigs;
 mod scenario;
 mod serve;
+mod synth;
 mod talk;
 mod traces;
 
@@ -47,6 +48,8 @@ enum Command {
     Export(export::Export),
     /// Reduce a trace to hashes or to sizes, so that it can be shown to others and still replays the same.
     Anonymize(anonymize::Anonymize),
+    /// Draw more sessions of the same kind, from presets or from given traces.
+    Synth(synth::Synth),
     /// Fit a rig to measurements, and say how far it is off.
     Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
@@ -76,6 +79,7 @@ pub fn main() -> Exit {
         Command::Import(command) => command.run().map(|()| Exit::Done),
         Command::Export(command) => command.run().map(|()| Exit::Done),
         Command::Anonymize(command) => command.run().map(|()| Exit::Done),
+        Command::Synth(command) => command.run().map(|()| Exit::Done),
         Command::Calibrate(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),
         Command::Record(command) => command.run(),

@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod read;
 pub mod record;
 mod seen;
+pub mod synth;
 
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};

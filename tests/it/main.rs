@@ -39,6 +39,7 @@ mod serving;
 mod slots;
 mod speculation;
 mod swarm;
+mod synth;
 mod tidy;
 mod tiers;
 mod trace;

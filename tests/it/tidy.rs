@@ -39,13 +39,15 @@ const LAYERS: [(u8, &str, &[&str]); 31] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 22] = [
+const SERIALISES: [&str; 24] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
     "trace/input.rs",
     "trace/import/",
     "trace/inspect.rs",
+    "trace/synth/preset.rs",
+    "trace/synth/row.rs",
     "catalog/load",
     "scenario.rs",
     "journal.rs",
