@@ -45,7 +45,7 @@ impl Import {
         let mut reading = Reading::new(self.quiet);
         let mut report = None;
         let options = traces::options(self.block_size);
-        let written = target.write(|mut out| {
+        let written = target.write_packed(|mut out| {
             let done = read::import(&self.paths, &options, &mut |at| reading.tell(at), &mut out);
             reading.finish();
             // A trace that cannot be read says so itself; only a failed write is the target's.

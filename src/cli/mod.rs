@@ -3,12 +3,14 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod anonymize;
 mod asked;
 mod calibrate;
 mod check;
 mod compare;
 mod edge;
 mod explain;
+mod export;
 mod import;
 mod inspect;
 mod list;
@@ -21,6 +23,7 @@ mod scenario;
 mod serve;
 mod size;
 mod sweep;
+mod synth;
 mod talk;
 mod traces;
 
@@ -60,6 +63,12 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Write a trace in a dialect that other tools read.
+    Export(export::Export),
+    /// Reduce a trace to hashes or to sizes, so that it can be shown to others and still replays the same.
+    Anonymize(anonymize::Anonymize),
+    /// Draw more sessions of the same kind, from presets or from given traces.
+    Synth(synth::Synth),
     /// Fit a rig to measurements, and say how far it is off.
     Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
@@ -93,6 +102,9 @@ pub fn main() -> Exit {
         Command::Merge(command) => command.run(),
         Command::Inspect(command) => command.run().map(|()| Exit::Done),
         Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::Export(command) => command.run().map(|()| Exit::Done),
+        Command::Anonymize(command) => command.run().map(|()| Exit::Done),
+        Command::Synth(command) => command.run().map(|()| Exit::Done),
         Command::Calibrate(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),
         Command::Record(command) => command.run(),

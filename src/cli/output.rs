@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::report::table::Look;
+use crate::trace::format;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -69,6 +70,15 @@ impl Target {
     /// Returns whether this is the standard output.
     pub(super) fn is_stdout(&self) -> bool {
         self.file.is_none()
+    }
+
+    /// Writes a trace, packed as the file's name says: `.gz`, `.zst`, or not at all.
+    pub(super) fn write_packed(
+        self,
+        answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let name = self.path.clone();
+        self.write(|out| format::pack(&name, out, answer))
     }
 
     /// Writes the answer and puts the file in its place.

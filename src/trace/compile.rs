@@ -7,6 +7,7 @@ mod names;
 mod prompt;
 
 use super::content::{ContentBuilder, ContentError};
+use super::input::file_stem;
 use super::record::{AgentRecord, GapRecord, Record, Segment, SessionRecord, StepRecord};
 use super::seen::{drop_empty_threads, note_what_was_seen};
 use super::{Ending, Gap, Join, Recorded, Session, Source, Spawn, Step, Thread, Trace};
@@ -449,7 +450,17 @@ impl Compiler {
     }
 
     /// Ends the reading. Sessions that hold no step are left out.
-    pub fn finish(mut self) -> Trace {
+    pub fn finish(self) -> Trace {
+        self.end(false).0
+    }
+
+    /// Ends the reading as [`Compiler::finish`] does; also returns what each node of the tree holds, see
+    /// [`ContentBuilder::prints`].
+    pub fn finish_printed(self) -> (Trace, Vec<Option<u64>>) {
+        self.end(true)
+    }
+
+    fn end(mut self, printed: bool) -> (Trace, Vec<Option<u64>>) {
         let renamed = self.renamed();
         if !renamed.is_empty() {
             for growing in &mut self.sessions {
@@ -460,6 +471,11 @@ impl Compiler {
             }
         }
         self.mark_common_heads();
+        let prints = if printed {
+            self.content.prints()
+        } else {
+            Vec::new()
+        };
         let content = self.content.finish();
         let sessions = self.sessions.into_iter().filter(Growing::holds_steps);
         let sessions = sessions.map(|growing| {
@@ -473,12 +489,13 @@ impl Compiler {
         // Collected in place and cut to size: a second list of very many sessions would weigh as much as they do.
         let mut sessions: Vec<Session> = sessions.collect();
         sessions.shrink_to_fit();
-        Trace {
+        let trace = Trace {
             sources: self.sources,
             skipped: self.skipped,
             sessions,
             content: content.into(),
-        }
+        };
+        (trace, prints)
     }
 
     /// Where a file of several sessions declares no head, what the first prompts of two sessions share is one.
@@ -500,25 +517,6 @@ impl Compiler {
         for tips in firsts.values() {
             self.content.mark_common(tips);
         }
-    }
-}
-
-/// Returns a file's name without the suffixes that say how it is packed and what it is.
-pub fn file_stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    let name = name.to_string_lossy();
-    let unpacked = name
-        .strip_suffix(".gz")
-        .or_else(|| name.strip_suffix(".zst"))
-        .unwrap_or(&name);
-    let stem = [".jsonl", ".ndjson", ".json"]
-        .iter()
-        .find_map(|suffix| unpacked.strip_suffix(suffix))
-        .unwrap_or(unpacked);
-    if stem.is_empty() {
-        name.to_string()
-    } else {
-        stem.to_string()
     }
 }
 

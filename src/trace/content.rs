@@ -10,6 +10,7 @@
 use crate::ids::NodeId;
 use crate::units::Tokens;
 use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::Xxh3;
 
 /// The node from which every path starts; it holds no tokens.
 pub const ROOT: NodeId = NodeId(0);
@@ -316,6 +317,19 @@ impl ContentBuilder {
             at = self.nodes[at.index()].node.parent;
         }
         false
+    }
+
+    /// Returns for each node a number that stands for its own content wherever that occurs; nothing for content that
+    /// equals nothing else.
+    pub fn prints(&self) -> Vec<Option<u64>> {
+        let print = |growing: &Growing| {
+            let units = &self.keys[growing.units_from..growing.units_from + growing.units as usize];
+            let mut hash = Xxh3::with_seed(u64::from(growing.unit_len));
+            units.iter().for_each(|key| hash.update(&key.to_le_bytes()));
+            hash.update(&(growing.node.end - growing.node.start).to_le_bytes());
+            (growing.units > 0).then(|| hash.digest())
+        };
+        self.nodes.iter().map(print).collect()
     }
 
     /// Ends the building: the keys are dropped, the tree stays.

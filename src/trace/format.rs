@@ -9,8 +9,7 @@ use super::input::Input;
 use super::record::{Header, Record, StepRecord};
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// What the `format` field of a header says.
@@ -118,57 +117,25 @@ pub fn write(out: &mut dyn Write, record: &Record) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// A file being written, packed as its name says: `.gz`, `.zst`, or not at all.
-pub enum Output {
-    /// Not packed.
-    Plain(BufWriter<File>),
-    /// Packed with gzip.
-    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
-    /// Packed with Zstandard.
-    Zstd(zstd::Encoder<'static, BufWriter<File>>),
-}
-
-impl Output {
-    /// Creates the file at `path`.
-    pub fn create(path: &Path) -> Result<Output, TraceError> {
-        let io = |error| TraceError::io("write", path, error);
-        let file = BufWriter::new(File::create(path).map_err(io)?);
-        let suffix = path.extension().and_then(|suffix| suffix.to_str());
-        Ok(match suffix.map(str::to_ascii_lowercase).as_deref() {
-            Some("gz") => {
-                let level = flate2::Compression::default();
-                Output::Gzip(flate2::write::GzEncoder::new(file, level))
-            }
-            Some("zst") => Output::Zstd(zstd::Encoder::new(file, 3).map_err(io)?),
-            _ => Output::Plain(file),
-        })
-    }
-
-    /// Writes what is still held back; the file is complete only after this.
-    pub fn finish(self) -> io::Result<()> {
-        let mut file = match self {
-            Output::Plain(file) => file,
-            Output::Gzip(packed) => packed.finish()?,
-            Output::Zstd(packed) => packed.finish()?,
-        };
-        file.flush()
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Output::Plain(file) => file.write(bytes),
-            Output::Gzip(packed) => packed.write(bytes),
-            Output::Zstd(packed) => packed.write(bytes),
+/// Writes `answer` to `out`, packed as the name of its file says: `.gz`, `.zst`, or not at all.
+pub fn pack(
+    name: &Path,
+    out: &mut dyn Write,
+    answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let suffix = name.extension().and_then(|suffix| suffix.to_str());
+    match suffix.map(str::to_ascii_lowercase).as_deref() {
+        Some("gz") => {
+            let level = flate2::Compression::default();
+            let mut packed = flate2::write::GzEncoder::new(out, level);
+            answer(&mut packed)?;
+            packed.finish().map(drop)
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Output::Plain(file) => file.flush(),
-            Output::Gzip(packed) => packed.flush(),
-            Output::Zstd(packed) => packed.flush(),
+        Some("zst") => {
+            let mut packed = zstd::Encoder::new(out, 3)?;
+            answer(&mut packed)?;
+            packed.finish().map(drop)
         }
+        _ => answer(out),
     }
 }

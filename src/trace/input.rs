@@ -225,3 +225,22 @@ fn content(line: &[u8]) -> std::ops::Range<usize> {
     }
     from..to
 }
+
+/// Returns a file's name without the suffixes that say how it is packed and what it is.
+pub(super) fn file_stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let name = name.to_string_lossy();
+    let unpacked = name
+        .strip_suffix(".gz")
+        .or_else(|| name.strip_suffix(".zst"))
+        .unwrap_or(&name);
+    let stem = [".jsonl", ".ndjson", ".json", ".csv", ".har"]
+        .iter()
+        .find_map(|suffix| unpacked.strip_suffix(suffix))
+        .unwrap_or(unpacked);
+    if stem.is_empty() {
+        name.to_string()
+    } else {
+        stem.to_string()
+    }
+}

@@ -59,7 +59,29 @@ pub struct Summary {
     pub waits: Waits,
     /// Sub-agents.
     pub agents: Agents,
+    /// Sub-agents by the steps that start some.
+    pub fan_out: Distribution,
+    /// What prompts share with the one before them, as far as that was sent no longer ago than each of [`LIFETIMES`].
+    pub lived: [Tokens; LIFETIMES.len()],
+    /// The prompts of requests of which it is known how long ago the one before was sent.
+    pub timed: Tokens,
+    /// Prompt tokens that nothing in their session, but an earlier session, sent or received.
+    pub elsewhere: Tokens,
+    /// Requests by the sizes of their prompts: up to each of [`PROMPT_SIZES`], and larger ones.
+    pub prompt_sizes: [u64; PROMPT_SIZES.len() + 1],
 }
+
+/// How long a cache may keep what it was not asked for: what providers offer, and an hour.
+pub const LIFETIMES: [Span; 3] = [
+    Span(60 * 1_000_000_000),
+    Span(300 * 1_000_000_000),
+    Span(3_600 * 1_000_000_000),
+];
+
+/// The sizes by which prompts are sorted into groups.
+pub const PROMPT_SIZES: [u64; 9] = [
+    2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000,
+];
 
 /// Quantiles of a quantity that may be negative; all zero where nothing was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -83,6 +105,8 @@ pub struct Break {
     pub count: u64,
     /// Tokens of the prompts before that were not kept.
     pub lost: Tokens,
+    /// Tokens of the prompts behind the break: what an engine that keeps everything has to compute then.
+    pub cost: Tokens,
 }
 
 /// Places at which a prompt does not follow the one before.
@@ -153,6 +177,12 @@ impl Summary {
         ratio(self.shared, self.followed)
     }
 
+    /// Returns the share of prompts that also begins the prompt before, if that was sent no longer ago than the lifetime
+    /// of this place in [`LIFETIMES`].
+    pub fn lives(&self, lifetime: usize) -> Option<f64> {
+        ratio(self.lived[lifetime], self.timed)
+    }
+
     /// Returns the share of all prompt tokens that a cache that never forgets would hold.
     pub fn hit_ceiling(&self) -> Option<f64> {
         ratio(self.reusable, self.prompt)
@@ -179,10 +209,10 @@ pub fn inspect(trace: &Trace) -> Inspection {
         session_of(&trace.content, session, &mut total, &mut everything);
         sessions.push((session.id.clone(), own.finish()));
     }
-    Inspection {
-        total: total.finish(),
-        sessions,
-    }
+    let mut total = total.finish();
+    let own: Tokens = sessions.iter().map(|(_, own)| own.reusable).sum();
+    total.elsewhere = total.reusable - own;
+    Inspection { total, sessions }
 }
 
 /// The content met so far.
@@ -211,6 +241,7 @@ struct Gathered {
     first_prompts: Vec<i64>,
     heads: Vec<i64>,
     growths: Vec<i64>,
+    launches: Vec<i64>,
     tool: Vec<Span>,
     client: Vec<Span>,
     human: Vec<Span>,
@@ -252,6 +283,8 @@ impl Gathered {
         summary.output += step.output_tokens;
         summary.largest_prompt = summary.largest_prompt.max(step.prompt_tokens);
         summary.again += step.again;
+        let group = PROMPT_SIZES.partition_point(|&size| size < step.prompt_tokens.0);
+        summary.prompt_sizes[group] += 1;
         let reusable = content.end(seen.deepest(content, step.prompt));
         summary.reusable += reusable;
         summary.new += step.prompt_tokens - reusable;
@@ -265,6 +298,9 @@ impl Gathered {
         self.waits(step);
         let launched = step.gap.spawns.len() as u64;
         let agents = &mut self.summary.agents;
+        if launched > 0 {
+            self.launches.push(launched.cast_signed());
+        }
         agents.launches += u64::from(launched > 0);
         agents.largest_launch = agents.largest_launch.max(launched);
         agents.joined += step.gap.joins.len() as u64;
@@ -277,6 +313,14 @@ impl Gathered {
         let shared = kept.0.min(previous.prompt_tokens.0);
         summary.followed += step.prompt_tokens;
         summary.shared += Tokens(shared);
+        if let Some(since) = between(previous, step) {
+            summary.timed += step.prompt_tokens;
+            for (lived, lifetime) in summary.lived.iter_mut().zip(LIFETIMES) {
+                if since <= lifetime {
+                    *lived += Tokens(shared);
+                }
+            }
+        }
         let lost = Tokens(previous.prompt_tokens.0 - shared);
         let breaks = &mut summary.breaks;
         let kind = if lost > Tokens::ZERO {
@@ -293,6 +337,7 @@ impl Gathered {
         };
         kind.count += 1;
         kind.lost += lost;
+        kind.cost += step.prompt_tokens - Tokens(kept.0.min(step.prompt_tokens.0));
         breaks.estimated += u64::from(step.break_estimated);
     }
 
@@ -320,6 +365,7 @@ impl Gathered {
             first_prompt: distribution(self.first_prompts),
             head: distribution(self.heads),
             growth: distribution(self.growths),
+            fan_out: distribution(self.launches),
             waits: Waits {
                 tool: wait(self.tool),
                 client: wait(self.client),
@@ -331,6 +377,19 @@ impl Gathered {
             ..self.summary
         }
     }
+}
+
+/// Returns how long before a request the one before it was sent, where that is known.
+fn between(previous: &Step, step: &Step) -> Option<Span> {
+    let sent = previous.recorded.sent.zip(step.recorded.sent);
+    if let Some((before, now)) = sent.filter(|(before, now)| before <= now) {
+        return Some(now - before);
+    }
+    let gap = &previous.gap;
+    let waited = gap.tool + gap.client + gap.human + gap.unknown;
+    // What sub-agents took is in no wait.
+    let model = previous.recorded.model.filter(|_| gap.joins.is_empty());
+    model.map(|model| Span(model.0.saturating_add(waited.0)))
 }
 
 /// Returns a number of tokens for differences; a prompt has fewer than 2^32.

@@ -4,10 +4,12 @@
 //! back, and what happened between; it says nothing of the engine that will answer. Files are read by [`format`] (the
 //! native format) and [`import`] (everybody else's); both pass through [`compile`], so identity is decided once.
 
+pub mod anonymize;
 pub mod blocks;
 pub mod compile;
 pub mod content;
 mod error;
+pub mod export;
 pub mod format;
 pub mod import;
 mod input;
@@ -15,6 +17,7 @@ pub mod inspect;
 pub mod read;
 pub mod record;
 mod seen;
+pub mod synth;
 
 use crate::ids::NodeId;
 use crate::units::{Span, Tokens};

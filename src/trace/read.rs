@@ -61,10 +61,33 @@ pub fn load(
     Ok(compiler.finish())
 }
 
+/// Reads everything as [`load`] does; also returns for each node of the content tree a number that stands for what it
+/// holds, equal wherever equal content follows anything at all, and nothing for content that equals nothing else.
+pub fn load_printed(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Trace, Vec<Option<u64>>), TraceError> {
+    let inputs = collect(paths)?;
+    let (compiler, _) = compile(&inputs, None, options, progress)?;
+    let (trace, prints) = compiler.finish_printed();
+    Ok((trace, prints))
+}
+
 /// Reads a trace that is in memory as if it were a file called `name`.
 pub fn load_bytes(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Trace, TraceError> {
     let (compiler, _) = compile(&[Input::memory(name, bytes)], None, options, &mut |_| {})?;
     Ok(compiler.finish())
+}
+
+/// Reads a trace that is in memory as [`load_printed`] does.
+pub fn load_bytes_printed(
+    name: &str,
+    bytes: &[u8],
+    options: &ReadOptions,
+) -> Result<(Trace, Vec<Option<u64>>), TraceError> {
+    let (compiler, _) = compile(&[Input::memory(name, bytes)], None, options, &mut |_| {})?;
+    Ok(compiler.finish_printed())
 }
 
 /// Reads a trace that is in memory as a format of the given name ([`Source::format`]), whatever its content looks like;

@@ -100,7 +100,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     samples
 }
 
-fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     for _ in 0..rng.random_range(1..6) {
         if bytes.is_empty() {
             return;
@@ -139,7 +139,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
 }
 
 /// Reads a file in both ways, which must agree; returns whether it could be read.
-fn try_out(name: &str, bytes: &[u8]) -> bool {
+pub(crate) fn try_out(name: &str, bytes: &[u8]) -> bool {
     let options = ReadOptions::default();
     let Ok(trace) = load_bytes(name, bytes, &options) else {
         return false;

@@ -3,13 +3,13 @@
 //! An entry's stamp is its end. The harness runs tools one after the other and appends to one conversation, but does not
 //! send reasoning again, so a prompt that grows by less than the answer tells that reasoning was dropped.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
-    EventRecord, GapRecord, OutputRecord, Piece, PromptEdit, Record, SessionRecord, StepRecord,
-    TimingRecord, ToolRecord, UsageRecord,
+    EventRecord, GapRecord, OutputRecord, Record, SessionRecord, StepRecord, TimingRecord,
+    ToolRecord, UsageRecord,
 };
+use super::growth::{self, Before};
 use super::lenient::{List, Num, Text};
 use super::stamp::stamp_us;
 use super::{Feed, micros, parse_error};
@@ -130,17 +130,8 @@ struct Importer {
     start_us: Option<i64>,
     turn: Option<Turn>,
     steps: u64,
-    previous: Option<Sizes>,
+    previous: Option<Before>,
     contradictions: u64,
-}
-
-/// The sizes of a turn that decide what the next prompt has in common with it.
-#[derive(Clone, Copy)]
-struct Sizes {
-    prompt: u64,
-    output: u64,
-    /// How much of the answer others can read, by estimate.
-    visible: u64,
 }
 
 impl Importer {
@@ -179,14 +170,14 @@ impl Importer {
         }
         let sent = sent_us.zip(self.start_us).map(|(sent, start)| sent - start);
         self.steps += 1;
-        let edit = self.edit(prompt);
+        let edit = growth::edit(self.previous, prompt, 0);
         let chars = entry
             .tool_calls
             .0
             .iter()
             .filter_map(|call| call.args_len.real());
         let chars = chars.sum::<f64>() + entry.content_len.real().unwrap_or(0.0);
-        self.previous = Some(Sizes {
+        self.previous = Some(Before {
             prompt,
             output,
             visible: (chars.clamp(0.0, 1e12) / CHARS_PER_TOKEN).ceil() as u64,
@@ -253,40 +244,6 @@ impl Importer {
             || format!("line {line}"),
             Record::Session(Box::new(session)),
         );
-    }
-
-    /// Returns the prompt as an edit of the previous one.
-    fn edit(&self, prompt: u64) -> PromptEdit {
-        let plain = |tokens: u64, again: bool| {
-            (tokens > 0).then(|| Piece {
-                tokens: Some(tokens),
-                again,
-                ..Piece::default()
-            })
-        };
-        let edit = |keep: u64, again: u64, class: Option<&str>| PromptEdit {
-            tokens: prompt,
-            keep,
-            append: [plain(again, true), plain(prompt - keep - again, false)]
-                .into_iter()
-                .flatten()
-                .collect(),
-            break_at: class.map(|_| "estimated".to_string()),
-            break_class: class.map(str::to_string),
-            ..PromptEdit::default()
-        };
-        match self.previous {
-            None => edit(0, 0, None),
-            // The head is unknown, so the break falls at the beginning; all of the prompt had been computed before.
-            Some(last) if prompt < last.prompt => edit(0, prompt, Some("shrunk")),
-            Some(last) if prompt - last.prompt >= last.output => {
-                edit(last.prompt + last.output, 0, None)
-            }
-            Some(last) => {
-                let again = last.visible.min(prompt - last.prompt).min(last.output);
-                edit(last.prompt, again, Some("reasoning-dropped"))
-            }
-        }
     }
 
     fn tool(&mut self, feed: &mut Feed<'_>, line: u64, entry: &Entry) -> Result<(), String> {

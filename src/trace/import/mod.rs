@@ -7,35 +7,53 @@ pub(super) mod mmbt;
 pub(super) mod mooncake;
 pub(super) mod weka;
 
+mod aiperf;
+mod azure;
+mod bailian;
+mod burstgpt;
+mod capture;
+mod detect;
+mod dynamo;
+mod growth;
 mod lenient;
 mod logs;
+mod otel;
+mod pieces;
 mod stamp;
+mod table;
+mod timeline;
+mod tracelab;
 
 use super::error::TraceError;
 use super::input::{Broken, Input};
 use super::read::ReadOptions;
 use super::record::Record;
-use serde_json::Value;
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
-/// The formats that can be read.
-const OWN_AND_HASHED: [&str; 4] = [
+/// The formats that are no logs of coding agents.
+const RECORDED_ELSEWHERE: [&str; 14] = [
     "laptime traces (JSONL)",
     "MMBT harness transcripts (transcript.jsonl)",
     "kv-cache-tester session hashes (JSON)",
     "Mooncake request traces (JSONL)",
+    "OpenTelemetry GenAI spans (OTLP JSON)",
+    "HAR captures",
+    "logs of model requests with their answers (JSONL; chat completions, Responses, Anthropic Messages, Ollama)",
+    "Bailian traces (JSONL)",
+    "Dynamo request and agent traces (JSONL)",
+    "TraceLab rounds (JSONL)",
+    "TraceLab workloads (CSV)",
+    "Azure LLM inference traces (CSV)",
+    "BurstGPT traces (CSV)",
+    "AIPerf inputs (JSON, JSONL)",
 ];
 
 /// Returns the formats that can be read, for people.
 pub fn formats() -> Vec<&'static str> {
-    [&OWN_AND_HASHED[..], &logs::FORMATS[..]].concat()
+    [&RECORDED_ELSEWHERE[..], &logs::FORMATS[..]].concat()
 }
 
-/// How much of a file is looked at to tell its format.
-const PROBE: u64 = 64 << 10;
-/// How many lines may be damaged before the first that tells the format.
-const PROBE_LINES: usize = 20;
 /// How many complaints about one file are kept word for word.
 const MAX_PROBLEMS: usize = 20;
 
@@ -46,10 +64,38 @@ pub(super) enum Format {
     Mmbt,
     Weka,
     Mooncake,
+    Otel,
+    Har,
+    Requests,
+    Bailian,
+    Dynamo,
+    TraceLab,
+    TraceLabWorkload,
+    Azure,
+    BurstGpt,
+    AiPerf,
     Log(logs::Log),
 }
 
 impl Format {
+    /// Every format that is no log of a coding agent.
+    const ELSEWHERE: [Format; 14] = [
+        Format::Native,
+        Format::Mmbt,
+        Format::Weka,
+        Format::Mooncake,
+        Format::Otel,
+        Format::Har,
+        Format::Requests,
+        Format::Bailian,
+        Format::Dynamo,
+        Format::TraceLab,
+        Format::TraceLabWorkload,
+        Format::Azure,
+        Format::BurstGpt,
+        Format::AiPerf,
+    ];
+
     /// Returns the format's name for people and for [`super::Source::format`].
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -57,31 +103,24 @@ impl Format {
             Format::Mmbt => "mmbt",
             Format::Weka => "kv-cache-tester",
             Format::Mooncake => "mooncake",
+            Format::Otel => "OpenTelemetry GenAI",
+            Format::Har => "HAR",
+            Format::Requests => "request log",
+            Format::Bailian => "bailian",
+            Format::Dynamo => "dynamo",
+            Format::TraceLab => "tracelab",
+            Format::TraceLabWorkload => "tracelab workload",
+            Format::Azure => "azure",
+            Format::BurstGpt => "burstgpt",
+            Format::AiPerf => "aiperf",
             Format::Log(log) => log.name(),
         }
     }
 
-    /// Returns the format of a file, or a phrase that says what it seems to be instead.
-    pub(super) fn detect(input: &Input) -> Result<Result<Format, String>, TraceError> {
-        let io = |error| TraceError::io("read", &input.path, error);
-        let mut start = Vec::new();
-        let reader = input.open().map_err(io)?;
-        // A damaged end within the probe leaves a shorter probe.
-        if let Err(error) = reader.take(PROBE).read_to_end(&mut start)
-            && start.is_empty()
-        {
-            return Ok(Err(format!("its packed data cannot be read ({error})")));
-        }
-        Ok(recognise(&start).and_then(|format| match format {
-            Format::Log(log) => log.belongs(input).map_or(Ok(format), Err),
-            _ => Ok(format),
-        }))
-    }
-
     /// Returns the format of a name, for those who know what they have.
     pub(super) fn named(name: &str) -> Option<Format> {
-        let own = [Format::Native, Format::Mmbt, Format::Weka, Format::Mooncake];
-        let mut all = own.into_iter().chain(logs::Log::ALL.map(Format::Log));
+        let logs = logs::Log::ALL.map(Format::Log);
+        let mut all = Format::ELSEWHERE.into_iter().chain(logs);
         all.find(|format| format.name() == name)
     }
 
@@ -105,78 +144,19 @@ impl Format {
             Format::Mmbt => mmbt::read(input, feed),
             Format::Weka => weka::read(input, feed),
             Format::Mooncake => mooncake::read(input, options, feed),
+            Format::Otel => otel::read(input, feed),
+            Format::Har => capture::read_har(input, feed),
+            Format::Requests => capture::read_log(input, feed),
+            Format::Bailian => bailian::read(input, options.block_size, feed),
+            Format::Dynamo => dynamo::read(input, feed),
+            Format::TraceLab => tracelab::read(input, feed),
+            Format::TraceLabWorkload => tracelab::read_workload(input, feed),
+            Format::Azure => azure::read(input, feed),
+            Format::BurstGpt => burstgpt::read(input, feed),
+            Format::AiPerf => aiperf::read(input, feed),
             Format::Log(log) => log.read(input, feed),
         }
     }
-}
-
-/// Tells a format from the first bytes of a file.
-fn recognise(start: &[u8]) -> Result<Format, String> {
-    let text = start.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(start);
-    let mut seen = None;
-    let lines = text.split(|&byte| byte == b'\n');
-    for line in lines.take(PROBE_LINES) {
-        let line = line.trim_ascii();
-        let line = line.strip_prefix(b"\0").map_or(line, |_| {
-            let from = line.iter().position(|&byte| byte != 0);
-            &line[from.unwrap_or(line.len())..]
-        });
-        let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(line) else {
-            continue;
-        };
-        let has = |key: &str| object.contains_key(key);
-        let kind = object.get("type").and_then(Value::as_str);
-        if has("k") {
-            return Ok(Format::Native);
-        } else if has("requests") && (has("hash_id_scope") || has("block_size") || has("id")) {
-            return Ok(Format::Weka);
-        } else if has("input_length") || (has("hash_ids") && !has("in")) {
-            return Ok(Format::Mooncake);
-        } else if has("iter") && matches!(kind, Some("model" | "tool" | "error" | "abort")) {
-            return Ok(Format::Mmbt);
-        } else if let Some(log) = logs::object(&object) {
-            return log.map(Format::Log);
-        }
-        seen.get_or_insert_with(|| resemblance(&object));
-    }
-    // A session of block hashes is one document: its first line is longer than the probe, or is a lone brace.
-    let contains = |key: &[u8]| text.windows(key.len()).any(|window| window == key);
-    if contains(b"\"requests\"") && (contains(b"\"hash_ids\"") || contains(b"\"hash_id_scope\"")) {
-        return Ok(Format::Weka);
-    }
-    if contains(b"\"input_length\"") && contains(b"\"hash_ids\"") {
-        return Ok(Format::Mooncake);
-    }
-    if let Some(log) = logs::document(text) {
-        return log.map(Format::Log);
-    }
-    // A small document on several lines.
-    if let Ok(Value::Object(object)) = serde_json::from_slice(text) {
-        return Err(resemblance(&object));
-    }
-    Err(seen.unwrap_or_else(|| match text.trim_ascii() {
-        [] => "it is empty".to_string(),
-        [b'{' | b'[', ..] => "JSON of an unknown kind".to_string(),
-        _ => "it does not begin with JSON".to_string(),
-    }))
-}
-
-/// Says what a JSON object seems to be, for people who gave the wrong file.
-fn resemblance(object: &serde_json::Map<String, Value>) -> String {
-    let has = |key: &str| object.contains_key(key);
-    let known = if has("sessionId") && has("uuid") {
-        "a line of a Claude Code or Qwen Code session log, without what it says"
-    } else if has("resourceSpans") {
-        "OpenTelemetry spans"
-    } else if has("schema_version") && has("run_name") {
-        "a receipt of the MMBT harness; its transcript.jsonl is the recording"
-    } else if has("run_name") || has("finish_reason") || has("total_prompt_tokens") {
-        "a summary of a run"
-    } else {
-        let keys: Vec<&str> = object.keys().take(4).map(String::as_str).collect();
-        return format!("JSON with the fields {}", keys.join(", "));
-    };
-    format!("it looks like {known}")
 }
 
 /// What takes the records of a file.

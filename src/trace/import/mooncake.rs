@@ -3,9 +3,8 @@
 //! Ids are global to the file: equal ids at equal places are equal content. Only full blocks are identity; a partial last
 //! block is private to its call, and answers are never found again, because no block says where they went.
 
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::read::ReadOptions;
 use super::super::record::{
     GapRecord, OutputRecord, Piece, PromptEdit, Record, SessionRecord, StepRecord, TimingRecord,
@@ -28,6 +27,7 @@ struct Row {
     hash_ids: Ids,
     session_id: Text,
     delay: Num,
+    tool_wait_ms: Num,
 }
 
 impl Row {
@@ -42,6 +42,12 @@ impl Row {
             return Err("`hash_ids` holds something that is no 64-bit whole number".to_string());
         }
         Ok((row, input, output))
+    }
+
+    /// Returns what passes before the request: Dynamo's agentic rows tell tools and the rest apart.
+    fn waits(&self) -> Option<f64> {
+        let (delay, tools) = (Row::millis(self.delay), Row::millis(self.tool_wait_ms));
+        (delay.is_some() || tools.is_some()).then(|| delay.unwrap_or(0.0) + tools.unwrap_or(0.0))
     }
 
     fn millis(value: Num) -> Option<f64> {
@@ -159,6 +165,7 @@ struct Importer {
 
 impl Importer {
     fn row(&mut self, feed: &mut Feed<'_>, line: u64, row: Row, input: u64, output: u64) {
+        let waited_ms = row.waits();
         let named = row.session_id.0.clone();
         let id = named
             .clone()
@@ -200,9 +207,9 @@ impl Importer {
             ..StepRecord::default()
         });
         if let Some(open) = previous {
-            self.untimed += u64::from(Row::millis(row.delay).is_none());
+            self.untimed += u64::from(waited_ms.is_none());
             let mut done = std::mem::replace(&mut open.pending, step);
-            wait(&mut done, row.delay);
+            wait(&mut done, waited_ms);
             let done_line = std::mem::replace(&mut open.line, line);
             open.blocks = blocks;
             open.steps += 1;
@@ -258,7 +265,13 @@ impl Importer {
 }
 
 /// Returns the prompt as an edit of the session's previous one, of which `common` full blocks stay.
-fn edit(block: u32, input: u64, blocks: &[u64], common: usize, lost: usize) -> PromptEdit {
+pub(super) fn edit(
+    block: u32,
+    input: u64,
+    blocks: &[u64],
+    common: usize,
+    lost: usize,
+) -> PromptEdit {
     let size = u64::from(block);
     let keep = common as u64 * size;
     let fresh = &blocks[common..];
@@ -293,9 +306,9 @@ fn edit(block: u32, input: u64, blocks: &[u64], common: usize, lost: usize) -> P
 
 /// Notes the wait after a step's answer: a delay was asked for by whoever made the trace, so it counts as tool time
 /// and no idle cap shortens it.
-fn wait(step: &mut StepRecord, delay: Num) {
+fn wait(step: &mut StepRecord, waited_ms: Option<f64>) {
     step.finish = Some("tool-call".to_string());
-    if let Some(delay_us) = Row::millis(delay).and_then(|ms| super::micros(ms / 1e3)) {
+    if let Some(delay_us) = waited_ms.and_then(|ms| super::micros(ms / 1e3)) {
         step.gap = Some(GapRecord {
             tool_us: Some(delay_us),
             ..GapRecord::default()

@@ -6,13 +6,13 @@
 mod document;
 
 use self::document::{Document, Entry};
-use super::super::compile::file_stem;
 use super::super::error::TraceError;
-use super::super::input::Input;
+use super::super::input::{Input, file_stem};
 use super::super::record::{
     AgentRecord, GapRecord, OutputRecord, Piece, PromptEdit, Record, Segment, SessionRecord,
     StepRecord, TimingRecord,
 };
+use super::growth::plain;
 use super::{Feed, micros, read_document};
 use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::xxh3_64;
@@ -504,14 +504,6 @@ fn head_segment(agent: &Agent, tokens: u64) -> Segment {
 /// Returns how many leading ids two lists have in common.
 fn common(a: &[u64], b: &[u64]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-fn plain(tokens: u64, again: bool) -> Option<Piece> {
-    (tokens > 0).then(|| Piece {
-        tokens: Some(tokens),
-        again,
-        ..Piece::default()
-    })
 }
 
 /// Returns the wait between a request and the next.

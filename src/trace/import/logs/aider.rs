@@ -3,9 +3,8 @@
 //! The chat history is Markdown and tells rounded counts after each answer; the log of prompts holds every prompt in
 //! full, with stamps of one second; the analytics hold exact counts, with stamps, and no text.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, How, Part, Talk, Usage};
 use super::json::{at, count, each_line, name, stamp, text};

@@ -3,9 +3,8 @@
 //! A step has at most one stamp and no duration: without one in `extra`, what a tool took cannot be told from what the
 //! model took.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, Part, Talk, Tool, Usage};
 use super::json::{at, count, documents, flag, list, name, real, stamp, text};

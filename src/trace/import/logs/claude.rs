@@ -4,9 +4,8 @@
 //! request counts as sent when the last thing it tells the model was logged. Records form a tree by `parentUuid`; only a
 //! person's message can go back in it, because the results of parallel tools branch as well.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, Part, Place, Talk, Tool, Usage};
 use super::json::{at, count, each_line, flag, list, name, real, stamp, text};

@@ -3,9 +3,8 @@
 //! What was shown has the counts, the moments and the text of every request; the history has only messages, and counts
 //! where newer versions add them. A tool is shown when it is asked for, so its time holds the approval.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, How, Part, Talk, Tool, Usage};
 use super::json::{at, count, documents, list, moment, name, text};

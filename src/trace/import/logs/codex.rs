@@ -4,9 +4,8 @@
 //! answer. Counts repeat when rate limits are refreshed, so one whose running total has not changed is not a call.
 //! Tools say in their output how long they ran; where they do not, stamps tell.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, Part, Place, Talk, Tool, Usage};
 use super::json::{at, count, each_line, either, list, name, real, stamp, text};

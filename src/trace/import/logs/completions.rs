@@ -3,9 +3,8 @@
 //! The files of a folder are read together. Calls that begin with the same messages are one session; the time between
 //! an answer and the next request is tools and client together, which these files do not tell apart.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, How, Part, Talk, Tool};
 use super::json::{at, beside, documents, list, moment, name, real, text};

@@ -3,9 +3,8 @@
 //! A message may be written again under its id; the last one counts. Replies carry their tools with the results, and
 //! counts in which neither `output` nor what is sent again holds thoughts.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, Part, Place, Talk, Tool, Usage};
 use super::json::{at, count, documents, list, name, stamp, text};

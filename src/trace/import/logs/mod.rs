@@ -121,7 +121,7 @@ impl Log {
             _ if input.named => None,
             Log::Claude => claude::parent_of(path).as_deref().map(with),
             Log::Completions | Log::OpenHands => leader(path).as_deref().map(with),
-            Log::Cline if super::super::compile::file_stem(path) == "api_conversation_history" => {
+            Log::Cline if super::super::input::file_stem(path) == "api_conversation_history" => {
                 let shown = path.with_file_name("ui_messages.json");
                 shown.is_file().then(|| with(&shown))
             }

@@ -3,9 +3,8 @@
 //! One assistant message holds several calls: each ends with a `step-finish` part that has its counts. Tools have both
 //! stamps in milliseconds. A child session is a sub-agent of the session it names.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, Part, Talk, Thread, Tool, Usage};
 use super::json::{at, beside, count, documents, flag, list, name, stamp, text};

@@ -3,9 +3,8 @@
 //! The first generation repeats a call's reply on each of its actions and observations, and keeps counts and latencies
 //! in the run's metrics. The second tells running totals before the actions of a call.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, How, Part, Place, Talk, Tool, Usage};
 use super::json::{at, beside, count, documents, list, name, real, stamp, text};

@@ -3,9 +3,8 @@
 //! One answer may come in fragments under one uuid. A rewind names the record it goes back to; a compression holds the
 //! history that takes the place of the old one. Sub-agents carry their agent's id.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Call, HEAD, How, Part, Place, Talk, Tool, Usage};
 use super::json::{at, count, each_line, flag, list, name, real, stamp, text};

@@ -4,9 +4,8 @@
 //! stands. Only a run's totals are counted: prompts and answers share them out in proportion to their text.
 //! mini-swe-agent keeps the raw reply of every call with its usage, and stamps that mark ends.
 
-use super::super::super::compile::file_stem;
 use super::super::super::error::TraceError;
-use super::super::super::input::Input;
+use super::super::super::input::{Input, file_stem};
 use super::super::Feed;
 use super::chat::{Body, Call, HEAD, Part, Talk, Thread, Tool};
 use super::json::{at, count, documents, flag, list, moment, name, real, stamp, text};

@@ -1,0 +1,8 @@
+//! BurstGPT traces: any bytes behind a line that tells the format.
+#![no_main]
+
+mod common;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| common::behind(r#"Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens"#, "fuzz.csv", bytes));

@@ -1,0 +1,8 @@
+//! TraceLab workloads: any bytes behind a line that tells the format.
+#![no_main]
+
+mod common;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| common::behind(r#"session_id,prefix_len,input_len,output_len,tool_wait_after_ms"#, "fuzz.csv", bytes));
