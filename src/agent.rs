@@ -20,6 +20,20 @@ pub enum Pace {
     None,
 }
 
+impl Pace {
+    /// Every one, in the order of their words.
+    pub const ALL: [Pace; 3] = [Pace::Recorded, Pace::Tools, Pace::None];
+
+    /// Returns the word for it, as on the command line and in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Pace::Recorded => "recorded",
+            Pace::Tools => "tools",
+            Pace::None => "none",
+        }
+    }
+}
+
 /// What a run does when a call is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnRefusal {
@@ -27,6 +41,19 @@ pub enum OnRefusal {
     Continue,
     /// It ends.
     Stop,
+}
+
+impl OnRefusal {
+    /// Every one, in the order of their words.
+    pub const ALL: [OnRefusal; 2] = [OnRefusal::Continue, OnRefusal::Stop];
+
+    /// Returns the word for it, as on the command line and in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnRefusal::Continue => "continue",
+            OnRefusal::Stop => "stop",
+        }
+    }
 }
 
 /// Which answer the next prompt carries.
@@ -38,6 +65,19 @@ pub enum History {
     Recorded,
 }
 
+impl History {
+    /// Every one, in the order of their words.
+    pub const ALL: [History; 2] = [History::Said, History::Recorded];
+
+    /// Returns the word for it, as on the command line and in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            History::Said => "said",
+            History::Recorded => "recorded",
+        }
+    }
+}
+
 /// How often a call that failed for now is made again, and after what pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retries {
@@ -45,6 +85,8 @@ pub struct Retries {
     pub limit: u32,
     /// The first pause; each further one is twice as long.
     pub pause: Span,
+    /// The longest pause that an engine may ask for.
+    pub longest: Span,
 }
 
 /// How agents behave: everything about a replay that is neither recorded nor the rig's doing.
@@ -78,6 +120,7 @@ impl Default for Conduct {
             retries: Retries {
                 limit: 3,
                 pause: Span(1_000_000_000),
+                longest: Span(60_000_000_000),
             },
         }
     }
@@ -154,6 +197,8 @@ pub enum Input {
         outcome: Outcome,
         /// How long the answer became.
         output: Tokens,
+        /// How long the engine asked to be left alone before the call is made again.
+        retry_after: Option<Span>,
     },
 }
 
@@ -308,7 +353,12 @@ impl Agent {
                 thread,
                 outcome,
                 output,
-            } => self.answered(session, conduct, now, thread, (outcome, output), needs),
+                retry_after,
+            } => {
+                if !self.again(conduct, now, thread, (outcome, retry_after), needs) {
+                    self.answered(session, conduct, now, thread, (outcome, output), needs);
+                }
+            }
         }
         self.note_end(session, needs);
     }
@@ -358,7 +408,32 @@ impl Agent {
         });
     }
 
-    /// A call has ended: it is made again, or its gap begins.
+    /// Returns whether a call that failed for now is made again, and sees to it.
+    fn again(
+        &mut self,
+        conduct: &Conduct,
+        now: Time,
+        thread: u32,
+        (outcome, retry_after): (Outcome, Option<Span>),
+        needs: &mut Vec<Need>,
+    ) -> bool {
+        let one = &mut self.conversations[thread as usize];
+        let again = outcome.passing() && one.attempts < conduct.retries.limit;
+        if !again || self.stopped {
+            return false;
+        }
+        let own = Span(conduct.retries.pause.0 << one.attempts.min(16));
+        let asked = retry_after.unwrap_or_default().min(conduct.retries.longest);
+        one.attempts += 1;
+        one.phase = Phase::Retrying { since: now };
+        needs.push(Need::Wake {
+            thread,
+            at: now + own.max(asked),
+        });
+        true
+    }
+
+    /// A call has ended, and its gap begins.
     fn answered(
         &mut self,
         session: &Session,
@@ -374,16 +449,6 @@ impl Agent {
             Phase::Calling,
             "thread {thread} got an answer it did not ask for"
         );
-        let again = outcome == Outcome::Unavailable && one.attempts < conduct.retries.limit;
-        if again && !self.stopped {
-            let pause = Span(conduct.retries.pause.0 << one.attempts.min(16));
-            one.attempts += 1;
-            one.phase = Phase::Retrying { since: now };
-            return needs.push(Need::Wake {
-                thread,
-                at: now + pause,
-            });
-        }
         one.attempts = 0;
         let step = &session.threads[thread as usize].steps[one.step as usize];
         let stops = outcome.failed() && conduct.on_refusal == OnRefusal::Stop;

@@ -47,6 +47,7 @@ pub mod fleet;
 pub mod ids;
 pub mod journal;
 pub mod known;
+pub mod live;
 pub mod metrics;
 pub mod operating_point;
 pub mod report;

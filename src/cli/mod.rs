@@ -6,7 +6,9 @@
 mod import;
 mod inspect;
 mod list;
+mod live;
 mod output;
+mod recover;
 mod replay;
 mod rigs;
 mod scenario;
@@ -41,6 +43,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Make a result of the journal of a live replay that ended badly.
+    Recover(recover::Recover),
     /// List what rigs can be made of.
     List(list::List),
 }
@@ -62,6 +66,7 @@ pub fn main() -> Exit {
         Command::Replay(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Recover(command) => command.run(),
         Command::List(command) => command.run(),
     };
     match done {

@@ -2,7 +2,7 @@
 
 use super::output::{self, Target};
 use super::talk::{self, Progress, Watched};
-use super::{rigs, traces};
+use super::{live, rigs, traces};
 use crate::agent;
 use crate::error::Error;
 use crate::fleet;
@@ -47,16 +47,14 @@ pub(super) struct Replay {
         long,
         value_name = "RIG",
         required_unless_present_any = ["url", "scenario"],
-        conflicts_with = "url",
         help_heading = "Rig"
     )]
     rig: Vec<String>,
     /// An OpenAI-compatible engine to replay against.
     #[arg(long, value_name = "URL", help_heading = "Rig")]
     url: Option<String>,
-    /// The model to ask for at the URL.
-    #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
-    model: Option<String>,
+    #[command(flatten)]
+    pub(super) live: live::Flags,
     /// A setting of the engine, rig or agent, such as `engine.prefix_caching=off` or `agent.timestamp=system`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
@@ -103,13 +101,13 @@ pub(super) struct Replay {
     json: Option<PathBuf>,
     /// Write result.json, calls.csv and the event journal into DIR.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Leave `calls` and `laps` out of the result document.
     #[arg(long, help_heading = "Output")]
-    no_calls: bool,
+    pub(super) no_calls: bool,
     /// Show no progress; warnings and errors remain.
     #[arg(long, short, help_heading = "Output")]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// A folder of hardware, engine and model files laid over the built-in catalogue; may be repeated.
     #[arg(long, value_name = "DIR", help_heading = "Rig")]
     catalog: Vec<PathBuf>,
@@ -159,10 +157,6 @@ impl Replay {
     /// Replays and reports.
     pub(super) fn run(self) -> Result<(), Error> {
         self.check_scenario()?;
-        if self.url.is_some() {
-            return Err(Error::usage("live replay is not built into this version")
-                .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
-        }
         let habits = rigs::habits(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
         let trace = habits
@@ -180,12 +174,15 @@ impl Replay {
             .collect();
         let rigs = built?;
         let json = self.json.as_deref().map(Target::open).transpose()?;
+        let workload = self.workload(&trace, habits)?;
+        if let Some(url) = &self.url {
+            return self.run_live(url, &trace, &workload, rigs, json);
+        }
         let folders = self
             .out
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = self.workload(&trace, habits)?;
         let replays = self.on_all(&trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);
@@ -241,7 +238,8 @@ impl Replay {
                 OnRefusal::Stop => agent::OnRefusal::Stop,
             },
             warm_start: self.warm_start,
-            ..agent::Conduct::default()
+            history: self.live.history(),
+            retries: self.live.retries(),
         };
         fleet::Plan {
             agents: self.agents,
@@ -304,7 +302,7 @@ impl Replay {
     }
 }
 
-fn on_one<'w>(
+pub(super) fn on_one<'w>(
     trace: &Trace,
     workload: &'w Workload,
     rig: Rig,
@@ -349,7 +347,7 @@ fn open_folders(out: &Path, rigs: &[Rig]) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn warn_of_failures(replayed: &Replayed<'_>) {
+pub(super) fn warn_of_failures(replayed: &Replayed<'_>) {
     let summary = &replayed.metrics.summary;
     if summary.failed_calls == 0 {
         return;
@@ -359,7 +357,7 @@ fn warn_of_failures(replayed: &Replayed<'_>) {
         .zip(&summary.failures)
         .filter(|(_, count)| **count > 0);
     let whys: Vec<String> = whys
-        .map(|(outcome, count)| format!("{count} {} ({})", outcome.word(), meaning(*outcome)))
+        .map(|(outcome, count)| format!("{count} {} ({})", outcome.word(), outcome.meaning()))
         .collect();
     talk::warning(&format!(
         "{}: {} of {} failed: {}",
@@ -368,14 +366,4 @@ fn warn_of_failures(replayed: &Replayed<'_>) {
         counted(summary.calls.into(), "call"),
         whys.join(", ")
     ));
-}
-
-fn meaning(outcome: crate::call::Outcome) -> &'static str {
-    use crate::call::Outcome;
-    match outcome {
-        Outcome::RefusedContext => "longer than the engine's context",
-        Outcome::RefusedMemory => "no room in the engine's memory",
-        Outcome::Unavailable => "the engine was busy or broken",
-        Outcome::Ok | Outcome::Truncated => "answered",
-    }
 }

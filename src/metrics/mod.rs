@@ -7,6 +7,7 @@
 pub mod lap;
 pub mod stats;
 
+pub use crate::call::FAILURES;
 use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
@@ -168,13 +169,6 @@ pub struct Summary {
     pub cost: Option<Money>,
 }
 
-/// The ways in which a call is not answered.
-pub const FAILURES: [Outcome; 3] = [
-    Outcome::RefusedContext,
-    Outcome::RefusedMemory,
-    Outcome::Unavailable,
-];
-
 /// Rows beyond these are made room for as they come.
 const MOST_ROOM: usize = 1 << 22;
 const NO_ID: u32 = u32::MAX;
@@ -242,6 +236,7 @@ impl PackedCall {
         self.admitted = reply.admitted.map_or(NO_TIME, |at| at.0);
         self.first_token = reply.first_token.map_or(NO_TIME, |at| at.0);
         self.parts = reply.parts;
+        self.prompt = small(reply.prompt);
         self.cached = small(reply.cached);
         self.output = small(reply.output);
         self.new = small(reply.classes.new);

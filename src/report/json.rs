@@ -4,7 +4,8 @@
 //! in the order asked. Rows are written one at a time and one a line; nothing is gathered in memory. Seconds are exact
 //! to the nanosecond; unknown is null.
 
-use super::{pace_word, share_word};
+mod live;
+
 use crate::call::{CallParts, TokenClasses};
 use crate::metrics::lap::LapParts;
 use crate::metrics::stats::Quantiles;
@@ -70,19 +71,27 @@ impl Serialize for Document<'_> {
         let replay = self.replay;
         let metrics = &replay.metrics;
         let name = |run| replay.workload.sessions[metrics.session_of(run)].as_str();
-        let mut document = serializer.serialize_struct("Document", 9)?;
+        let mut document = serializer.serialize_struct("Document", 10)?;
         document.serialize_field("schema", RESULT)?;
         document.serialize_field("laptime_version", env!("CARGO_PKG_VERSION"))?;
         document.serialize_field("seed", &replay.workload.seed)?;
         document.serialize_field("operating_point", &point(&replay.point))?;
         document.serialize_field("workload", &workload(replay.workload, &metrics.summary))?;
-        document.serialize_field("summary", &summary(&metrics.summary))?;
+        document.serialize_field("summary", &summary(replay))?;
+        if let Some(notes) = &replay.live {
+            let conduct = &replay.workload.plan.conduct;
+            document.serialize_field("live", &live::live(notes, conduct))?;
+        }
         let runs = metrics.runs.iter().map(|row| run(row, name(row.run)));
         document.serialize_field("runs", &Rows(|| runs.clone()))?;
         if self.rows {
             let laps = || metrics.laps().map(|row| lap(&row, name(row.lap.run)));
             document.serialize_field("laps", &Rows(laps))?;
-            let calls = || metrics.calls().map(|row| call(&row, name(row.lap.run)));
+            let whole = |out| match &replay.live {
+                Some(notes) => live::complete(out, notes),
+                None => out,
+            };
+            let calls = || metrics.calls().map(|row| whole(call(&row, name(row.lap.run))));
             document.serialize_field("calls", &Rows(calls))?;
         }
         document.end()
@@ -161,15 +170,12 @@ fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
         sessions: workload.sessions.len(),
         agents: workload.plan.agents,
         runs: workload.runs,
-        share: share_word(workload.plan.share),
-        pace: pace_word(conduct.pace),
+        share: workload.plan.share.word(),
+        pace: conduct.pace.word(),
         pace_scale: conduct.pace_scale,
         idle_cap_s: conduct.idle_cap.secs(),
         idle_cut_s: summary.idle_cut.secs(),
-        on_refusal: match conduct.on_refusal {
-            crate::agent::OnRefusal::Continue => "continue",
-            crate::agent::OnRefusal::Stop => "stop",
-        },
+        on_refusal: conduct.on_refusal.word(),
         warm_start: conduct.warm_start,
         settings: &workload.settings,
     }
@@ -216,20 +222,21 @@ impl Serialize for Spread {
 }
 
 #[derive(Serialize)]
+#[derive(Default)]
 struct Classes {
-    new: u64,
-    reread_evicted: u64,
-    reread_uncached: u64,
-    reread_broken: u64,
+    new: Option<u64>,
+    reread_evicted: Option<u64>,
+    reread_uncached: Option<u64>,
+    reread_broken: Option<u64>,
 }
 
 impl From<&TokenClasses> for Classes {
     fn from(classes: &TokenClasses) -> Classes {
         Classes {
-            new: classes.new.0,
-            reread_evicted: classes.evicted.0,
-            reread_uncached: classes.uncached.0,
-            reread_broken: classes.broken.0,
+            new: Some(classes.new.0),
+            reread_evicted: Some(classes.evicted.0),
+            reread_uncached: Some(classes.uncached.0),
+            reread_broken: Some(classes.broken.0),
         }
     }
 }
@@ -237,10 +244,10 @@ impl From<&TokenClasses> for Classes {
 #[derive(Serialize)]
 struct Totals {
     prompt: u64,
-    cached: u64,
+    cached: Option<u64>,
     cached_optimal: Option<u64>,
     cached_unbounded: Option<u64>,
-    computed: u64,
+    computed: Option<u64>,
     output: u64,
     #[serde(flatten)]
     classes: Classes,
@@ -265,7 +272,10 @@ struct SummaryOut {
     cost_usd: Option<f64>,
 }
 
-fn summary(summary: &Summary) -> SummaryOut {
+fn summary(replay: &Replay<'_>) -> SummaryOut {
+    let summary = &replay.metrics.summary;
+    // Unknown is null: one call of which it is not known leaves the sum unknown.
+    let told = replay.live.as_ref().is_none_or(|live| live.tells_cached());
     SummaryOut {
         wall_s: summary.wall.secs(),
         model_s: summary.model.secs(),
@@ -280,12 +290,16 @@ fn summary(summary: &Summary) -> SummaryOut {
         itl_s: Spread(summary.itl),
         tokens: Totals {
             prompt: summary.tokens.prompt.0,
-            cached: summary.tokens.cached.0,
+            cached: told.then_some(summary.tokens.cached.0),
             cached_optimal: summary.tokens.cached_optimal.map(|tokens| tokens.0),
             cached_unbounded: summary.tokens.cached_unbounded.map(|tokens| tokens.0),
-            computed: summary.tokens.computed.0,
+            computed: told.then_some(summary.tokens.computed.0),
             output: summary.tokens.output.0,
-            classes: (&summary.classes).into(),
+            classes: if told {
+                (&summary.classes).into()
+            } else {
+                Classes::default()
+            },
         },
         parts_s: (&summary.parts).into(),
         energy_wh: summary.energy.map(|energy| energy.0 / 3600.0),
@@ -355,8 +369,8 @@ struct CallOut<'a> {
     lap: u32,
     parent_call: Option<u32>,
     prompt_tokens: u64,
-    cached_tokens: u64,
-    computed_tokens: u64,
+    cached_tokens: Option<u64>,
+    computed_tokens: Option<u64>,
     output_tokens: u64,
     submitted_s: f64,
     admitted_s: Option<f64>,
@@ -364,7 +378,9 @@ struct CallOut<'a> {
     finished_s: f64,
     outcome: &'static str,
     parts_s: Parts<9>,
-    tokens: Classes,
+    tokens: Option<Classes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire: Option<live::WireOut>,
 }
 
 fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
@@ -376,8 +392,8 @@ fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
         lap: row.lap.lap,
         parent_call: row.parent.map(|call| call.0),
         prompt_tokens: row.prompt.0,
-        cached_tokens: row.cached.0,
-        computed_tokens: row.computed().0,
+        cached_tokens: Some(row.cached.0),
+        computed_tokens: Some(row.computed().0),
         output_tokens: row.output.0,
         submitted_s: row.submitted.secs(),
         admitted_s: row.admitted.map(Time::secs),
@@ -385,7 +401,8 @@ fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
         finished_s: row.finished.secs(),
         outcome: row.outcome.word(),
         parts_s: (&row.parts).into(),
-        tokens: (&row.classes).into(),
+        tokens: Some((&row.classes).into()),
+        wire: None,
     }
 }
 

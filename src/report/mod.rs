@@ -7,26 +7,6 @@ pub mod catalog;
 pub mod csv;
 pub mod inspection;
 pub mod json;
+pub mod live;
 pub mod table;
 pub mod text;
-
-use crate::agent::Pace;
-use crate::fleet::Share;
-
-/// Returns the word for what runs have in common, as on the command line.
-pub fn share_word(share: Share) -> &'static str {
-    match share {
-        Share::Head => "head",
-        Share::None => "none",
-        Share::All => "all",
-    }
-}
-
-/// Returns the word for which waits are replayed, as on the command line.
-pub fn pace_word(pace: Pace) -> &'static str {
-    match pace {
-        Pace::Recorded => "recorded",
-        Pace::Tools => "tools",
-        Pace::None => "none",
-    }
-}

@@ -245,6 +245,8 @@ impl Book {
         let (submitted, finished) = (seq.submitted.time(), at.max(seq.submitted).time());
         Reply {
             call: seq.call.id,
+            retry_after: None,
+            prompt: seq.call.prompt_tokens,
             outcome,
             submitted,
             admitted: None,
@@ -297,6 +299,8 @@ impl Seq {
         let (submitted, finished) = (self.submitted.time(), at.time());
         Reply {
             call: self.call.id,
+            retry_after: None,
+            prompt: self.call.prompt_tokens,
             outcome: if self.generated < self.call.output_tokens.0 {
                 Outcome::Truncated
             } else {

@@ -98,6 +98,8 @@ impl Backend for Recorded {
         };
         let reply = Reply {
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome: Outcome::Ok,
             submitted: now,
             admitted: Some(now),

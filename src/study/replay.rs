@@ -4,6 +4,7 @@
 //! [`Workload`] that several rigs share.
 
 use super::bound::Served;
+use super::live::LiveNotes;
 use crate::event::{Event, Sink};
 use crate::fleet::{Fleet, Plan};
 use crate::metrics::{Metrics, RunMetrics};
@@ -75,6 +76,8 @@ pub struct Replay<'w> {
     pub point: OperatingPoint,
     /// The figures.
     pub metrics: RunMetrics,
+    /// What is told of a live replay beside them.
+    pub live: Option<Box<LiveNotes>>,
 }
 
 /// Hands every event to two sinks.
@@ -111,5 +114,6 @@ pub fn replay<'w>(
         workload,
         point: rig.point,
         metrics,
+        live: None,
     }
 }

@@ -46,6 +46,8 @@ impl Backend for Table {
         let part = |on: bool| if on { span } else { Span::ZERO };
         self.flying.push(Reply {
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome,
             submitted: now,
             admitted: None,
@@ -394,6 +396,7 @@ fn calls_that_fail_for_now_are_made_again_after_longer_and_longer_pauses() {
     let retries = Retries {
         limit: 3,
         pause: ms(100),
+        ..Conduct::default().retries
     };
     let conduct = Conduct {
         retries,

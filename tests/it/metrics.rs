@@ -94,6 +94,8 @@ impl Chance {
         let first = Span(self.below(parts.total().0 + 1));
         Reply {
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome: Outcome::Ok,
             submitted: now,
             admitted: Some(now + parts.client),
@@ -115,6 +117,8 @@ fn failed(now: Time, call: &Call, outcome: Outcome) -> Reply {
     let client = Span(10_000_000);
     Reply {
         call: call.id,
+        retry_after: None,
+        prompt: call.prompt_tokens,
         outcome,
         submitted: now,
         admitted: None,

@@ -308,6 +308,7 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
         retries: Retries {
             limit: 2,
             pause: Span(5_000_000),
+            ..Conduct::default().retries
         },
     };
     let runs = dice.between(1, 2 * sessions + 1) as u32;
