@@ -239,7 +239,10 @@ impl Seen {
             connect_ns: seen.connect.map(|span| span.0),
             sent_ns: seen.sent.map(|at| at.0),
             first_byte_ns: seen.first_byte.map(|at| at.0),
-            pieces_ns: pieces.clone().map(|(at, _)| at.since(seen.made).0).collect(),
+            pieces_ns: pieces
+                .clone()
+                .map(|(at, _)| at.since(seen.made).0)
+                .collect(),
             piece_tokens: pieces.map(|(_, held)| *held).collect(),
             finished_ns: seen.finished.0,
             outcome: seen.outcome.word().into(),
@@ -330,7 +333,9 @@ impl<W: Write> Journal<W> {
     /// Begins a journal; its first line names the format.
     pub fn new(out: W) -> Journal<W> {
         let mut journal = Journal { out, failed: None };
-        journal.line(&Line::Header { schema: SCHEMA.into() });
+        journal.line(&Line::Header {
+            schema: SCHEMA.into(),
+        });
         journal
     }
 

@@ -7,7 +7,7 @@ use crate::agent::{self, Conduct, Retries};
 use crate::error::{Error, Exit};
 use crate::journal::Journal;
 use crate::live::client::Address;
-use crate::live::engine::{Engine, Unusable};
+use crate::live::engine::{self, Unusable};
 use crate::live::prompt::Form;
 use crate::live::{Ending, Interrupts};
 use crate::report::{csv, json, live as report, text};
@@ -21,24 +21,26 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-/// What can be said of a real engine.
+/// How a real engine is reached and asked.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Live")]
-pub(super) struct Flags {
+pub(super) struct Engine {
     /// The model to ask for at the URL; its first when absent.
     #[arg(long, value_name = "NAME", requires = "url")]
     model: Option<String>,
     /// Which engine is at the URL; found out when absent.
     #[arg(long, value_name = "NAME", requires = "url", value_parser = engine)]
-    engine: Option<Engine>,
+    engine: Option<engine::Engine>,
     /// How prompts are put: as messages, as token ids, or whichever the engine does best.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Prompts::Auto, requires = "url")]
     prompts: Prompts,
-    /// Which answer the next prompt carries.
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = History::Said)]
-    history: History,
     /// The environment variable that holds the engine's key.
-    #[arg(long, value_name = "VARIABLE", default_value = "OPENAI_API_KEY", requires = "url")]
+    #[arg(
+        long,
+        value_name = "VARIABLE",
+        default_value = "OPENAI_API_KEY",
+        requires = "url"
+    )]
     api_key_env: String,
     /// A header for every request, `NAME: VALUE`; may be repeated.
     #[arg(long, value_name = "HEADER", requires = "url", value_parser = header)]
@@ -52,6 +54,17 @@ pub(super) struct Flags {
     /// How long the engine may say nothing before a call counts as stalled.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = Span::parse, requires = "url")]
     stall_timeout: Span,
+}
+
+/// What can be said of a replay on a real engine.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Live")]
+pub(super) struct Flags {
+    #[command(flatten)]
+    engine: Engine,
+    /// Which answer the next prompt carries.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = History::Said)]
+    history: History,
     /// How many times a call that failed for now is made again.
     #[arg(long, value_name = "N", default_value_t = Conduct::default().retries.limit)]
     retries: u32,
@@ -84,10 +97,13 @@ enum History {
     Recorded,
 }
 
-fn engine(text: &str) -> Result<Engine, String> {
-    let found = Engine::NAMES.iter().find(|(name, _)| *name == text);
+fn engine(text: &str) -> Result<engine::Engine, String> {
+    let found = engine::Engine::NAMES.iter().find(|(name, _)| *name == text);
     found.map(|(_, engine)| *engine).ok_or_else(|| {
-        let names: Vec<&str> = Engine::NAMES.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = engine::Engine::NAMES
+            .iter()
+            .map(|(name, _)| *name)
+            .collect();
         format!("expected one of {}", names.join(", "))
     })
 }
@@ -118,8 +134,11 @@ impl Flags {
             ..Conduct::default().retries
         }
     }
+}
 
-    fn wanted(&self, url: &str) -> Wanted {
+impl Engine {
+    /// Returns how the engine at `url` is to be asked, by a client that may be late by `limit`.
+    pub(super) fn wanted(&self, url: &str, limit: Span) -> Wanted {
         let key = std::env::var(&self.api_key_env).ok();
         Wanted {
             address: Address {
@@ -137,7 +156,7 @@ impl Flags {
                 Prompts::Tokens => Some(Form::Ids),
             },
             extra: self.extra_body.clone().unwrap_or_default(),
-            limit: self.max_client_lag,
+            limit,
         }
     }
 }
@@ -181,7 +200,9 @@ impl Replay {
         trace: &Trace,
         workload: &'w Workload,
     ) -> Result<Vec<Replayed<'w>>, Error> {
-        let met = meet(&self.live.wanted(url)).await.map_err(|why| refused(url, why))?;
+        let met = meet(&self.live.wanted(url))
+            .await
+            .map_err(|why| refused(url, why))?;
         talk::note(self.quiet, &introduction(&met));
         let mut interrupts = Interrupts::of_process();
         let mut replays = Vec::new();
@@ -191,7 +212,14 @@ impl Replay {
             let progress = Progress::new(workload.calls, self.quiet);
             let mut watched = Watched::new(&progress, None::<Journal<Vec<u8>>>);
             let (replayed, failed) = met
-                .replay(trace, workload, repeat, journal, &mut watched, &mut interrupts)
+                .replay(
+                    trace,
+                    workload,
+                    repeat,
+                    journal,
+                    &mut watched,
+                    &mut interrupts,
+                )
                 .await;
             progress.finish();
             if let (Some(error), Some(folder)) = (failed, &folder) {
@@ -258,7 +286,10 @@ fn open_journal(folder: &Path) -> Result<BufWriter<File>, Error> {
 
 fn introduction(met: &Met) -> String {
     let point = met.point();
-    let version = point.engine_version.as_deref().unwrap_or("of unknown version");
+    let version = point
+        .engine_version
+        .as_deref()
+        .unwrap_or("of unknown version");
     format!(
         "{} is {} {version} with {}",
         point.name,
@@ -267,17 +298,18 @@ fn introduction(met: &Met) -> String {
     )
 }
 
-fn refused(url: &str, why: Refused) -> Error {
+/// Returns the error for an engine that cannot be used.
+pub(super) fn refused(url: &str, why: Refused) -> Error {
     let none = |what: String| Error::live(Exit::NoSuccess, what);
     match why {
         Refused::Address(why) => Error::usage(format!("--url cannot be used: {why}"))
             .with_help("an address looks like http://localhost:8000/v1"),
         Refused::Engine(Unusable::Unreachable(why)) => none(format!("no engine answers: {why}"))
             .with_help("is it running there, and has it loaded its model?"),
-        Refused::Engine(Unusable::Forbidden(status, why)) => {
-            none(format!("the engine does not let us in: status {status}: {why}"))
-                .with_help("put its key into OPENAI_API_KEY, or name the variable with --api-key-env")
-        }
+        Refused::Engine(Unusable::Forbidden(status, why)) => none(format!(
+            "the engine does not let us in: status {status}: {why}"
+        ))
+        .with_help("put its key into OPENAI_API_KEY, or name the variable with --api-key-env"),
         Refused::Engine(Unusable::NoSuchModel(models)) => {
             Error::usage("the engine does not serve the model that --model names")
                 .with_help(format!("it serves {}", models.join(", ")))
@@ -328,7 +360,10 @@ fn verdict(replays: &[Replayed<'_>]) -> Result<(), Error> {
     if bound.is_empty() {
         return Ok(());
     }
-    let what = format!("the client was the bottleneck, so this is not valid: {}", bound.join("; "));
+    let what = format!(
+        "the client was the bottleneck, so this is not valid: {}",
+        bound.join("; ")
+    );
     Err(Error::live(Exit::ClientBound, what).with_help(
         "`laptime selftest` says what this machine can measure; free it, or allow more with --max-client-lag",
     ))

@@ -7,11 +7,13 @@ mod import;
 mod inspect;
 mod list;
 mod live;
+mod measure;
 mod output;
 mod recover;
 mod replay;
 mod rigs;
 mod scenario;
+mod selftest;
 mod talk;
 mod traces;
 
@@ -43,6 +45,10 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Turn a foreign trace into the native format, and say what was lost.
     Import(import::Import),
+    /// Measure what a real engine can do, as a table from which a rig is fitted.
+    Measure(measure::Measure),
+    /// Say how well this machine can measure, against an engine of known timing.
+    Selftest(selftest::Selftest),
     /// Make a result of the journal of a live replay that ended badly.
     Recover(recover::Recover),
     /// List what rigs can be made of.
@@ -66,6 +72,8 @@ pub fn main() -> Exit {
         Command::Replay(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Measure(command) => command.run(),
+        Command::Selftest(command) => command.run(),
         Command::Recover(command) => command.run(),
         Command::List(command) => command.run(),
     };

@@ -10,6 +10,7 @@ use crate::ids::{CallId, LaneId, NodeId, RunId, ThreadId};
 use crate::known::Trust;
 use crate::live::prompt::Said;
 use crate::units::{Span, Time, Tokens};
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
 /// What a journal holds.
@@ -29,6 +30,7 @@ pub struct Contents {
 pub fn read(lines: impl BufRead) -> Result<Contents, String> {
     let (mut head, mut schema) = (None, false);
     let (mut events, mut seen, mut cut) = (Vec::new(), Vec::new(), None);
+    let mut ledger = Ledger::default();
     for (number, line) in lines.lines().enumerate() {
         let at = |why: String| format!("line {}: {why}", number + 1);
         let parsed = line
@@ -47,12 +49,25 @@ pub fn read(lines: impl BufRead) -> Result<Contents, String> {
             Line::Header { schema: found } => {
                 return Err(at(format!("schema `{found}`, expected `{SCHEMA}`")));
             }
-            Line::Replay(begun) => head = Some(head_of(*begun).map_err(at)?),
+            Line::Replay(begun) => {
+                let begun = head_of(*begun).map_err(at)?;
+                ledger.sessions = begun.sessions.len();
+                head = Some(begun);
+            }
             Line::Measured(call) => {
                 let id = CallId(call.call);
                 seen.push((id, measured_of(*call).map_err(at)?));
             }
-            line => events.push(event_of(line).map_err(at)?),
+            line => {
+                let sound = event_of(line).and_then(|event| ledger.enter(&event).map(|()| event));
+                match sound {
+                    Ok(event) => events.push(event),
+                    Err(why) => {
+                        cut = Some(at(why));
+                        break;
+                    }
+                }
+            }
         }
     }
     match head {
@@ -66,12 +81,90 @@ pub fn read(lines: impl BufRead) -> Result<Contents, String> {
     }
 }
 
+/// A lap that has not ended: its first call's moment, and the time that its calls account for.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    lap: LapKey,
+    from: Time,
+    spent: Span,
+    under_way: bool,
+}
+
+/// Keeps books on events: figures rely on what holds of every journal that was written here, and not of any other.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// For each call: its lap, and when it was made until it has been answered.
+    calls: Vec<(LapKey, Option<Time>)>,
+    open: BTreeMap<(RunId, u32), Open>,
+    runs: BTreeMap<RunId, Time>,
+    sessions: usize,
+}
+
+impl Ledger {
+    fn enter(&mut self, event: &Event) -> Result<(), String> {
+        let sound = match event {
+            Event::RunStarted {
+                at, run, session, ..
+            } => {
+                let known = (*session as usize) < self.sessions;
+                known && self.runs.insert(*run, *at).is_none()
+            }
+            Event::Called { at, call, lap, .. } => self.called(*at, call.id, *lap),
+            Event::Answered { reply } => self.answered(reply),
+            Event::LapEnded { at, lap, gap, .. } => {
+                let open = self.open.remove(&(lap.run, lap.thread));
+                open.is_some_and(|open| {
+                    let whole = open.from + open.spent + gap.total();
+                    open.lap == *lap && !open.under_way && whole == *at
+                })
+            }
+            Event::RunEnded { at, run, .. } => self.runs.get(run).is_some_and(|from| from <= at),
+        };
+        sound
+            .then_some(())
+            .ok_or_else(|| "it does not follow from the lines before it".to_string())
+    }
+
+    fn called(&mut self, at: Time, call: CallId, lap: LapKey) -> bool {
+        let began = Open {
+            lap,
+            from: at,
+            spent: Span::ZERO,
+            under_way: true,
+        };
+        let open = self.open.entry((lap.run, lap.thread)).or_insert(began);
+        // Between the calls of a lap lie pauses, which its gap accounts for.
+        let sound = open.lap == lap && (open.from == at || !open.under_way);
+        open.under_way = true;
+        let known = self.runs.contains_key(&lap.run) && call.index() == self.calls.len();
+        self.calls.push((lap, Some(at)));
+        sound && known
+    }
+
+    fn answered(&mut self, reply: &Reply) -> bool {
+        let Some((lap, made)) = self.calls.get_mut(reply.call.index()) else {
+            return false;
+        };
+        let Some(open) = self.open.get_mut(&(lap.run, lap.thread)) else {
+            return false;
+        };
+        open.under_way = false;
+        open.spent += reply.parts.total();
+        let tokens = reply.cached <= reply.prompt;
+        tokens && made.take() == Some(reply.submitted)
+    }
+}
+
 fn unknown(what: &str, word: &str) -> String {
     format!("unknown {what} `{word}`")
 }
 
 fn head_of(begun: Begun) -> Result<Head, String> {
-    fn find<T: Copy>(all: &[T], word: impl Fn(T) -> &'static str, found: &str) -> Result<T, String> {
+    fn find<T: Copy>(
+        all: &[T],
+        word: impl Fn(T) -> &'static str,
+        found: &str,
+    ) -> Result<T, String> {
         let one = all.iter().copied().find(|&one| word(one) == found);
         one.ok_or_else(|| unknown("word", found))
     }
@@ -117,7 +210,11 @@ fn head_of(begun: Begun) -> Result<Head, String> {
 
 fn measured_of(call: Seen) -> Result<Measured, String> {
     let outcome = Outcome::from_word(&call.outcome);
-    let held = |place: usize| call.piece_tokens.as_ref().and_then(|held| held.get(place).copied());
+    let held = |place: usize| {
+        call.piece_tokens
+            .as_ref()
+            .and_then(|held| held.get(place).copied())
+    };
     let made = Time(call.made_ns);
     let pieces = call.pieces_ns.iter().enumerate();
     Ok(Measured {
@@ -127,7 +224,9 @@ fn measured_of(call: Seen) -> Result<Measured, String> {
         connect: call.connect_ns.map(Span),
         sent: call.sent_ns.map(Time),
         first_byte: call.first_byte_ns.map(Time),
-        pieces: pieces.map(|(place, after)| (made + Span(*after), held(place))).collect(),
+        pieces: pieces
+            .map(|(place, after)| (made + Span(*after), held(place)))
+            .collect(),
         finished: Time(call.finished_ns),
         outcome: outcome.ok_or_else(|| unknown("outcome", &call.outcome))?,
         status: call.status,
@@ -223,7 +322,9 @@ fn event_of(line: Line) -> Result<Event, String> {
             run,
             outcome,
         } => {
-            let found = RunOutcome::ALL.into_iter().find(|one| one.word() == outcome);
+            let found = RunOutcome::ALL
+                .into_iter()
+                .find(|one| one.word() == outcome);
             Event::RunEnded {
                 at: Time(at_ns),
                 run: RunId(run),

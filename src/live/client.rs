@@ -15,7 +15,9 @@ use crate::call::Outcome;
 use crate::units::{Span, Time};
 use async_openai::config::{Config, OpenAIConfig};
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use std::cell::Cell;
@@ -82,8 +84,10 @@ impl Client {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in &address.headers {
-            let name = HeaderName::try_from(name).map_err(|error| format!("header {name}: {error}"))?;
-            let value = HeaderValue::try_from(value).map_err(|_| format!("header {name}: a value that cannot be sent"))?;
+            let name =
+                HeaderName::try_from(name).map_err(|error| format!("header {name}: {error}"))?;
+            let value = HeaderValue::try_from(value)
+                .map_err(|_| format!("header {name}: a value that cannot be sent"))?;
             headers.insert(name, value);
         }
         let http = reqwest::Client::builder()
@@ -181,7 +185,9 @@ impl Client {
             _ => return None,
         };
         let (status, answer) = self.post("/tokenize", &body).await.ok()?;
-        let answer: Value = serde_json::from_str(&answer).ok().filter(|_| status == 200)?;
+        let answer: Value = serde_json::from_str(&answer)
+            .ok()
+            .filter(|_| status == 200)?;
         let ids = answer["tokens"].as_array()?.iter();
         ids.map(|id| Some(id.as_u64()? as u32)).collect()
     }
@@ -213,9 +219,16 @@ impl Client {
         let (answer, connected) = answer.await;
         let now = clock.now();
         seen.connect = connected.map(|took| Span(took.as_nanos() as u64));
-        seen.sent = Some(sent.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Time);
+        seen.sent = Some(sent.load(Ordering::Relaxed))
+            .filter(|at| *at > 0)
+            .map(Time);
         let answer = match answer {
-            Err(_) => return (self.failed(seen, now, Outcome::Stalled, "no answer began"), None),
+            Err(_) => {
+                return (
+                    self.failed(seen, now, Outcome::Stalled, "no answer began"),
+                    None,
+                );
+            }
             Ok(Err(error)) => {
                 let outcome = if error.is_connect() {
                     Outcome::Unreachable
@@ -275,11 +288,17 @@ impl Client {
             let bytes = match tokio::time::timeout(self.stall, answer.chunk()).await {
                 Err(_) => {
                     let why = format!("nothing for {} s in mid-answer", self.stall.as_secs_f64());
-                    return (self.failed(reader.seen, clock.now(), Outcome::Stalled, &why), None);
+                    return (
+                        self.failed(reader.seen, clock.now(), Outcome::Stalled, &why),
+                        None,
+                    );
                 }
                 Ok(Err(error)) => {
                     let now = clock.now();
-                    return (self.failed(reader.seen, now, Outcome::Cut, &chain(&error)), None);
+                    return (
+                        self.failed(reader.seen, now, Outcome::Cut, &chain(&error)),
+                        None,
+                    );
                 }
                 Ok(Ok(bytes)) => bytes,
             };
@@ -307,7 +326,9 @@ pub(super) fn refusal(status: u16, text: &str) -> Outcome {
     let text = text.to_lowercase();
     let long = ["length", "exceed", "longer", "maximum", "too long", "size"];
     match status {
-        400 | 413 | 422 if text.contains("context") && long.iter().any(|word| text.contains(word)) => {
+        400 | 413 | 422
+            if text.contains("context") && long.iter().any(|word| text.contains(word)) =>
+        {
             Outcome::RefusedContext
         }
         // llama.cpp and others answer 500 where they mean 400.

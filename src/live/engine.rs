@@ -93,7 +93,10 @@ pub async fn identify(
     named: Option<Engine>,
     model: Option<&str>,
 ) -> Result<Identity, Unusable> {
-    let (status, text) = client.get("/v1/models").await.map_err(Unusable::Unreachable)?;
+    let (status, text) = client
+        .get("/v1/models")
+        .await
+        .map_err(Unusable::Unreachable)?;
     if matches!(status, 401 | 403) {
         return Err(Unusable::Forbidden(status, text));
     }
@@ -151,7 +154,10 @@ async fn recognise(client: &Client, entry: &Value) -> Engine {
         Engine::LmStudio
     } else if tells("/api/version", "version").await {
         Engine::Ollama
-    } else if client.json("/health").await.is_some_and(|answer| answer["status"] == "ok")
+    } else if client
+        .json("/health")
+        .await
+        .is_some_and(|answer| answer["status"] == "ok")
         && entry.get("owned_by").is_none()
     {
         // mlx-lm lists models without an owner.
@@ -181,7 +187,10 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
             let props = client.json("/props").await.unwrap_or_default();
             identity.version = props["build_info"].as_str().map(str::to_string);
             put("parallel", &props["total_slots"]);
-            put("slot_ctx_size", &props["default_generation_settings"]["n_ctx"]);
+            put(
+                "slot_ctx_size",
+                &props["default_generation_settings"]["n_ctx"],
+            );
             put("model_ftype", &props["model_ftype"]);
         }
         Engine::Vllm | Engine::TrtLlm => {
@@ -215,13 +224,33 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
     }
 }
 
+/// Returns how many tokens a call may hold, as far as the engine tells.
+pub fn context(settings: &BTreeMap<String, String>) -> Option<u64> {
+    let known = [
+        "engine.slot_ctx_size",
+        "engine.max_model_len",
+        "engine.context_length",
+    ];
+    let found = known
+        .iter()
+        .filter_map(|key| settings.get(*key)?.parse().ok());
+    found.min()
+}
+
 /// Returns the labels of a metric in Prometheus' text.
 fn labels(text: &str, name: &str) -> Vec<(String, String)> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
-    let inside = line.and_then(|line| line.rsplit_once('}')).map_or("", |(inside, _)| inside);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+    let inside = line
+        .and_then(|line| line.rsplit_once('}'))
+        .map_or("", |(inside, _)| inside);
     let pairs = inside.split("\",").filter_map(|pair| {
         let (key, value) = pair.split_once("=\"")?;
-        Some((key.trim().to_string(), value.trim_end_matches('"').to_string()))
+        Some((
+            key.trim().to_string(),
+            value.trim_end_matches('"').to_string(),
+        ))
     });
     pairs.collect()
 }
@@ -236,7 +265,9 @@ pub fn counters(text: &str) -> BTreeMap<String, f64> {
         let name = name.split('{').next().unwrap_or_default();
         let known = ["vllm:", "sglang:", "llamacpp:", "trtllm", "nv_"];
         let wanted = known.iter().any(|begin| name.starts_with(begin));
-        let part = ["_bucket", "_created", "_info"].iter().any(|end| name.ends_with(end));
+        let part = ["_bucket", "_created", "_info"]
+            .iter()
+            .any(|end| name.ends_with(end));
         if let (true, false, Ok(value)) = (wanted, part, value.parse::<f64>())
             && value.is_finite()
         {

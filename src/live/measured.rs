@@ -78,7 +78,10 @@ impl Measured {
     /// Returns the tokens of the answer: as counted by the engine, else one for each piece.
     pub fn output_tokens(&self) -> Tokens {
         let pieces = || {
-            let held = self.pieces.iter().map(|(_, held)| u64::from(held.unwrap_or(1)));
+            let held = self
+                .pieces
+                .iter()
+                .map(|(_, held)| u64::from(held.unwrap_or(1)));
             held.sum()
         };
         Tokens(self.output.unwrap_or_else(pieces))
@@ -216,7 +219,11 @@ mod tests {
         Measured {
             started: Time(1_100),
             sent: Some(Time(1_500)),
-            pieces: vec![(Time(9_001), None), (Time(9_500), None), (Time(9_999), None)],
+            pieces: vec![
+                (Time(9_001), None),
+                (Time(9_500), None),
+                (Time(9_999), None),
+            ],
             finished: Time(10_000),
             prompt: Some(1003),
             output: Some(3),
@@ -231,9 +238,20 @@ mod tests {
         let reply = seen.reply(&call, true);
         reply.check(&call);
         assert_eq!((reply.prompt, reply.cached), (Tokens(1003), Tokens(880)));
-        assert_eq!(reply.classes.uncached, Tokens(20), "less than a block is not kept");
-        assert_eq!((reply.parts.client, reply.parts.decode), (Span(500), Span(999)));
-        assert_eq!(reply.parts.queue, Span::ZERO, "an engine that says nothing has no queue");
+        assert_eq!(
+            reply.classes.uncached,
+            Tokens(20),
+            "less than a block is not kept"
+        );
+        assert_eq!(
+            (reply.parts.client, reply.parts.decode),
+            (Span(500), Span(999))
+        );
+        assert_eq!(
+            reply.parts.queue,
+            Span::ZERO,
+            "an engine that says nothing has no queue"
+        );
 
         seen.reading = Some(Span(7_000));
         let reply = seen.reply(&call, true);
@@ -243,7 +261,11 @@ mod tests {
         seen.cached = None;
         let reply = seen.reply(&call, true);
         reply.check(&call);
-        assert_eq!(reply.classes.new, Tokens(1003), "what is not known is not blamed on the cache");
+        assert_eq!(
+            reply.classes.new,
+            Tokens(1003),
+            "what is not known is not blamed on the cache"
+        );
         assert_eq!(seen.lag(), Span(200));
     }
 
@@ -254,7 +276,10 @@ mod tests {
         assert_eq!(seen.reply(&call, true).classes.evicted, Tokens(799));
         seen.cached = Some(0);
         let classes = seen.reply(&call, false).classes;
-        assert_eq!((classes.evicted, classes.uncached), (Tokens(0), Tokens(900)));
+        assert_eq!(
+            (classes.evicted, classes.uncached),
+            (Tokens(0), Tokens(900))
+        );
     }
 
     #[test]

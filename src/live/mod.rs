@@ -8,6 +8,7 @@ pub mod clock;
 mod connect;
 pub mod engine;
 pub mod measured;
+pub mod mock;
 pub mod prepare;
 pub mod prompt;
 mod read;
@@ -66,6 +67,8 @@ pub struct Line {
     failed_in_a_row: u32,
 }
 
+/// How long the end of an answer's connection may hold up the news of its end.
+const CLOSELY: Duration = Duration::from_millis(1);
 /// How long what is left of an answer's connection is waited for, so that it can be used again.
 const LEFT_OVER: Duration = Duration::from_secs(2);
 
@@ -100,10 +103,18 @@ impl Line {
                 let counted = client.tokenize(text).await.map(|ids| ids.len() as u64);
                 seen.said.tokens = counted.or(seen.output);
             }
-            // Nobody listens any more once the replay has ended.
+            let Some(mut connection) = connection else {
+                // Nobody listens any more once the replay has ended.
+                let _ = ended.send((call.id, seen));
+                return;
+            };
+            // The body's end follows its last event closely. Only then can the next call have the connection, and what is
+            // stamped is not moved by waiting for it.
+            let rest = async { while let Ok(Some(_)) = connection.chunk().await {} };
+            let mut rest = Box::pin(rest);
+            let over = tokio::time::timeout(CLOSELY, &mut rest).await.is_ok();
             let _ = ended.send((call.id, seen));
-            if let Some(mut connection) = connection {
-                let rest = async { while let Ok(Some(_)) = connection.chunk().await {} };
+            if !over {
                 let _ = tokio::time::timeout(LEFT_OVER, rest).await;
             }
         });
@@ -116,7 +127,8 @@ impl Line {
             self.failed_in_a_row += 1;
         } else {
             self.failed_in_a_row = 0;
-            self.prompter.heard(call, &seen.said, seen.prompt.map(Tokens));
+            self.prompter
+                .heard(call, &seen.said, seen.prompt.map(Tokens));
         }
     }
 }

@@ -24,7 +24,11 @@ pub struct Prepared {
 }
 
 /// Finds out what prompts of `client` are to be made of; `form` is nothing where the best is wanted.
-pub async fn prepare(client: &Client, clock: Clock, form: Option<Form>) -> Result<Prepared, String> {
+pub async fn prepare(
+    client: &Client,
+    clock: Clock,
+    form: Option<Form>,
+) -> Result<Prepared, String> {
     let mut prepared = Prepared {
         form: form.unwrap_or(Form::Messages),
         vocabulary: Vocabulary::default(),
@@ -33,7 +37,12 @@ pub async fn prepare(client: &Client, clock: Clock, form: Option<Form>) -> Resul
         notes: Vec::new(),
     };
     if form != Some(Form::Messages) && client.engine.takes_ids() {
-        let all: String = prepared.vocabulary.words.iter().map(|word| word.text.as_str()).collect();
+        let all: String = prepared
+            .vocabulary
+            .words
+            .iter()
+            .map(|word| word.text.as_str())
+            .collect();
         let mut ids = client.tokenize(&all).await.unwrap_or_default();
         ids.sort_unstable();
         ids.dedup();
@@ -89,7 +98,11 @@ async fn count_words(client: &Client, prepared: &mut Prepared) {
 const WORDS: usize = 40;
 
 /// Finds what the template adds by what the engine counts for prompts of known words.
-async fn measure_template(client: &Client, clock: Clock, prepared: &mut Prepared) -> Result<(), String> {
+async fn measure_template(
+    client: &Client,
+    clock: Clock,
+    prepared: &mut Prepared,
+) -> Result<(), String> {
     let words = &prepared.vocabulary.words;
     let some: Vec<_> = words.iter().take(WORDS).collect();
     let text: String = some.iter().map(|word| word.text.as_str()).collect();
@@ -114,7 +127,8 @@ async fn measure_template(client: &Client, clock: Clock, prepared: &mut Prepared
         prepared.notes.push(note.to_string());
     }
     let (Some(one), Some(long)) = (one, long) else {
-        let note = "the engine does not count prompt tokens; their number is what words usually cost";
+        let note =
+            "the engine does not count prompt tokens; their number is what words usually cost";
         prepared.notes.push(note.to_string());
         return Ok(());
     };
@@ -128,7 +142,8 @@ async fn measure_template(client: &Client, clock: Clock, prepared: &mut Prepared
     }
     let some = prepared.vocabulary.words.iter().take(WORDS);
     let cost = (some.map(|word| word.milli).sum::<u64>() / 1000) as i64;
-    let beyond = |counted: Option<i64>, words: i64| counted.map_or(0, |it| (it - one - words).max(0));
+    let beyond =
+        |counted: Option<i64>, words: i64| counted.map_or(0, |it| (it - one - words).max(0));
     prepared.overhead.base = (one - cost).max(0);
     prepared.overhead.turn = beyond(two.unwrap_or_default(), 2 * cost);
     prepared.overhead.system = beyond(headed.unwrap_or_default(), cost);
@@ -149,7 +164,9 @@ async fn ask(
     for _ in 0..TRIES {
         *calls += 1;
         let now = clock.now();
-        let (seen, _) = client.ask(clock, Measured::begun(now, now), prompt.clone(), 1).await;
+        let (seen, _) = client
+            .ask(clock, Measured::begun(now, now), prompt.clone(), 1)
+            .await;
         if !seen.outcome.failed() {
             return Ok(seen.prompt.map(|tokens| tokens as i64));
         }

@@ -8,8 +8,8 @@ use super::words::{OPENING, Vocabulary, realm_of};
 use crate::agent::History;
 use crate::call::Call;
 use crate::ids::{NodeId, RunId, ThreadId};
-use crate::trace::{Join, Session, Trace};
 use crate::trace::content::Content;
+use crate::trace::{Join, Session, Trace};
 use crate::units::Tokens;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -166,7 +166,9 @@ impl Prompter {
         let mut path = std::mem::take(&mut self.path);
         self.content.path(call.prompt, &mut path);
         let kept = conversation.pieces.iter().zip(&path);
-        let kept = kept.take_while(|(piece, node)| piece.node == **node).count();
+        let kept = kept
+            .take_while(|(piece, node)| piece.node == **node)
+            .count();
         conversation.pieces.truncate(kept);
         for &node in &path[kept..] {
             conversation.pieces.push(self.piece(call, node));
@@ -188,9 +190,10 @@ impl Prompter {
 
     /// Takes in what the engine said to `call`, and how long it counted the prompt.
     pub fn heard(&mut self, call: &Call, said: &Said, counted: Option<Tokens>) {
-        if let (Some(counted), Some(conversation)) =
-            (counted, self.conversations.get_mut(&(call.run, call.thread)))
-        {
+        if let (Some(counted), Some(conversation)) = (
+            counted,
+            self.conversations.get_mut(&(call.run, call.thread)),
+        ) {
             conversation.bias += counted.0 as i64 - conversation.expected;
         }
         if self.history == History::Recorded {
@@ -228,7 +231,14 @@ impl Prompter {
     }
 
     /// Returns the part of an answer that a node holds, filled up where less was said than was recorded.
-    fn spoken(&self, call: &Call, node: NodeId, said: &Said, (from, to): (Tokens, Tokens), whole: bool) -> Piece {
+    fn spoken(
+        &self,
+        call: &Call,
+        node: NodeId,
+        said: &Said,
+        (from, to): (Tokens, Tokens),
+        whole: bool,
+    ) -> Piece {
         let mut piece = Piece {
             node,
             role: Role::Assistant,
@@ -242,7 +252,8 @@ impl Prompter {
                 let mut ids = said.ids[end.min(from.0 as usize)..end].to_vec();
                 let missing = Tokens((to - from).0 - ids.len() as u64);
                 let realm = realm_of(false, call.realms);
-                self.vocabulary.ids(self.seed, node, realm, missing, &mut ids);
+                self.vocabulary
+                    .ids(self.seed, node, realm, missing, &mut ids);
                 piece.ids = ids.into();
             }
             Form::Messages => {
@@ -273,13 +284,20 @@ impl Prompter {
             (false, true) if self.overhead.takes_system => Role::System,
             (false, _) => Role::User,
         };
-        self.drawn(node, role, realm, self.content.end(node) - self.content.start(node))
+        self.drawn(
+            node,
+            role,
+            realm,
+            self.content.end(node) - self.content.start(node),
+        )
     }
 
     fn drawn(&self, node: NodeId, role: Role, realm: u32, tokens: Tokens) -> Piece {
         let (mut text, mut milli, mut ids) = (String::new(), 0, Vec::new());
         match self.form {
-            Form::Ids => self.vocabulary.ids(self.seed, node, realm, tokens, &mut ids),
+            Form::Ids => self
+                .vocabulary
+                .ids(self.seed, node, realm, tokens, &mut ids),
             Form::Messages => {
                 (text, milli) = self.vocabulary.text(self.seed, node, realm, tokens);
             }
@@ -330,7 +348,11 @@ impl Prompter {
         }
         let system = roles().next() == Some(Role::System);
         let head = if system { self.overhead.system } else { 0 };
-        self.overhead.base + head + turns * self.overhead.turn + (milli + 500) / 1000 + conversation.bias
+        self.overhead.base
+            + head
+            + turns * self.overhead.turn
+            + (milli + 500) / 1000
+            + conversation.bias
     }
 
     /// Joins pieces into messages in which user and model take turns, the user first and last.
@@ -349,7 +371,8 @@ impl Prompter {
                 role => role,
             };
             let last = messages.last().map(|message| message.0);
-            if role == Role::Assistant && last != Some(Role::User) && last != Some(Role::Assistant) {
+            if role == Role::Assistant && last != Some(Role::User) && last != Some(Role::Assistant)
+            {
                 messages.push(opened(Role::User));
             }
             if messages.last().map(|message| message.0) != Some(role) {
@@ -359,7 +382,10 @@ impl Prompter {
                 message.1 += &piece.text;
             }
         }
-        if messages.last().is_none_or(|message| message.0 != Role::User) {
+        if messages
+            .last()
+            .is_none_or(|message| message.0 != Role::User)
+        {
             messages.push(opened(Role::User));
         }
         messages
@@ -367,7 +393,10 @@ impl Prompter {
 }
 
 fn detaches(session: &Session) -> bool {
-    session.threads.iter().any(|thread| thread.join == Join::Detached)
+    session
+        .threads
+        .iter()
+        .any(|thread| thread.join == Join::Detached)
 }
 
 /// Returns the part of `text` from `from` to `to` of `of`, at borders of characters.
@@ -377,4 +406,151 @@ fn share(text: &str, from: u64, to: u64, of: u64) -> &str {
         text.floor_char_boundary(at)
     };
     &text[place(from)..place(to)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Realms;
+    use crate::ids::CallId;
+    use crate::trace::read::{ReadOptions, load_bytes};
+
+    const TRACE: &[u8] = include_bytes!("../../tests/data/two-sessions.jsonl");
+
+    fn trace() -> Trace {
+        load_bytes("two", TRACE, &ReadOptions::default()).unwrap()
+    }
+
+    fn call(trace: &Trace, run: u32, thread: u32, step: usize) -> Call {
+        let step = &trace.sessions[0].threads[thread as usize].steps[step];
+        Call {
+            id: CallId(0),
+            run: RunId(run),
+            thread: ThreadId(thread),
+            prompt: step.prompt,
+            prompt_tokens: step.prompt_tokens,
+            output: step.output,
+            output_tokens: step.output_tokens,
+            output_shared: true,
+            realms: Realms {
+                head: 0,
+                private: run,
+            },
+            seen: step.seen,
+            seen_computed: step.seen_computed,
+            again: step.again,
+            warm: Tokens::ZERO,
+        }
+    }
+
+    fn prompter(trace: &Trace, form: Form, history: History) -> Prompter {
+        let mut words = Vocabulary::default();
+        words.ids = (100..1000).collect();
+        let overhead = Overhead {
+            base: 9,
+            system: 5,
+            turn: 8,
+            takes_system: true,
+        };
+        Prompter::new(trace, form, words, overhead, history, 7)
+    }
+
+    fn ids(prompt: Prompt) -> Vec<u32> {
+        match prompt {
+            Prompt::Ids(ids) => ids,
+            Prompt::Messages(_) => panic!("messages"),
+        }
+    }
+
+    #[test]
+    fn ids_have_the_recorded_length_and_hold_what_was_said() {
+        let trace = trace();
+        let mut prompter = prompter(&trace, Form::Ids, History::Said);
+        let (one, two) = (call(&trace, 0, 0, 0), call(&trace, 0, 0, 1));
+        let first = ids(prompter.prompt(&one));
+        assert_eq!(first.len() as u64, one.prompt_tokens.0);
+        let said = Said {
+            ids: vec![5; one.output_tokens.0 as usize - 3],
+            ..Said::default()
+        };
+        prompter.heard(&one, &said, None);
+        let second = ids(prompter.prompt(&two));
+        assert_eq!(second.len() as u64, two.prompt_tokens.0);
+        assert_eq!(second[..first.len()], first, "what was sent is sent again");
+        let end = first.len() + said.ids.len();
+        assert_eq!(second[first.len()..end], said.ids);
+        assert!(second[end] >= 100, "what was not said is made up for");
+    }
+
+    #[test]
+    fn copies_share_their_head_and_nothing_else() {
+        let trace = trace();
+        let mut prompter = prompter(&trace, Form::Ids, History::Said);
+        let one = ids(prompter.prompt(&call(&trace, 0, 0, 0)));
+        let two = ids(prompter.prompt(&call(&trace, 1, 0, 0)));
+        let common = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
+        assert!((2000..2003).contains(&common), "{common} tokens in common");
+    }
+
+    #[test]
+    fn messages_take_turns_and_come_to_the_recorded_length() {
+        let trace = trace();
+        let mut prompter = prompter(&trace, Form::Messages, History::Said);
+        let (one, two) = (call(&trace, 0, 0, 0), call(&trace, 0, 0, 1));
+        // An engine that counts words, and for its template what was measured before.
+        let count = |messages: &[(Role, String)]| {
+            let words = |text: &str| text.split_whitespace().count() as i64;
+            let said: i64 = messages
+                .iter()
+                .map(|(role, text)| match role {
+                    Role::Assistant => words(text),
+                    Role::User | Role::System => words(text) - 1,
+                })
+                .sum();
+            let turns = messages
+                .iter()
+                .filter(|(role, _)| *role == Role::Assistant)
+                .count() as i64;
+            9 + 5 + 8 * turns + said
+        };
+        let Prompt::Messages(first) = prompter.prompt(&one) else {
+            panic!("ids")
+        };
+        assert_eq!(count(&first), one.prompt_tokens.0 as i64);
+        let said = Said {
+            text: " word".repeat(20),
+            tokens: Some(20),
+            ..Said::default()
+        };
+        prompter.heard(&one, &said, Some(one.prompt_tokens));
+        let Prompt::Messages(second) = prompter.prompt(&two) else {
+            panic!("ids")
+        };
+        let roles: Vec<Role> = second.iter().map(|(role, _)| *role).collect();
+        assert_eq!(
+            roles,
+            [Role::System, Role::User, Role::Assistant, Role::User]
+        );
+        assert_eq!(second[..2], first[..]);
+        assert_eq!(second[2].1, said.text);
+        // It said 20 tokens of the 50 that were recorded; what follows makes up for them.
+        assert_eq!(count(&second), two.prompt_tokens.0 as i64);
+    }
+
+    #[test]
+    fn recorded_answers_do_not_depend_on_what_is_said() {
+        let trace = trace();
+        let prompt = |text: &str| {
+            let mut prompter = prompter(&trace, Form::Messages, History::Recorded);
+            let one = call(&trace, 0, 0, 0);
+            prompter.prompt(&one);
+            let said = Said {
+                text: text.to_string(),
+                ..Said::default()
+            };
+            prompter.heard(&one, &said, None);
+            prompter.prompt(&call(&trace, 0, 0, 1))
+        };
+        assert_eq!(prompt("this"), prompt("that"));
+    }
 }

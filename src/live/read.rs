@@ -81,7 +81,9 @@ fn malformed(line: &[u8], why: &str) -> Said {
 /// Returns what an error in mid-answer means: the code is in it, where there is one.
 fn broken(error: &str) -> Said {
     let parsed: serde_json::Value = serde_json::from_str(error).unwrap_or_default();
-    let code = parsed["code"].as_u64().or_else(|| parsed["code"].as_str()?.parse().ok());
+    let code = parsed["code"]
+        .as_u64()
+        .or_else(|| parsed["code"].as_str()?.parse().ok());
     let outcome = refusal(code.unwrap_or(500) as u16, error);
     Said::Wrong(outcome, error.to_string())
 }
@@ -150,6 +152,8 @@ fn note(seen: &mut Measured, text: &str, ids: &[u32], something: bool, now: Time
 fn count(seen: &mut Measured, usage: Usage) {
     seen.prompt = usage.prompt_tokens.or(seen.prompt);
     seen.output = usage.completion_tokens.or(seen.output);
-    let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+    let cached = usage
+        .prompt_tokens_details
+        .and_then(|details| details.cached_tokens);
     seen.cached = cached.or(seen.cached);
 }

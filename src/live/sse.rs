@@ -34,7 +34,10 @@ impl Lines {
         } else if self.done > 0 {
             self.buffer.drain(..self.done);
         }
-        self.searched = self.searched.saturating_sub(self.done).min(self.buffer.len());
+        self.searched = self
+            .searched
+            .saturating_sub(self.done)
+            .min(self.buffer.len());
         self.done = 0;
         self.buffer.extend_from_slice(bytes);
     }
@@ -105,7 +108,11 @@ mod tests {
     fn events_are_whole_wherever_the_stream_is_cut() {
         let text = ": hello\nevent: x\ndata: {\"a\":1}\n\ndata:two\r\n\r\ndata: [DONE]\n\n";
         for size in 1..=text.len() {
-            assert_eq!(data_of(text, size), ["{\"a\":1}", "two", "[DONE]"], "in pieces of {size}");
+            assert_eq!(
+                data_of(text, size),
+                ["{\"a\":1}", "two", "[DONE]"],
+                "in pieces of {size}"
+            );
         }
     }
 

@@ -81,20 +81,32 @@ impl Watch {
             ..Health::default()
         };
         // Of less than a hundred calls one alone does not decide.
-        let (few, which) = if sends.len() < 100 { (true, "p90") } else { (false, "p99") };
+        let (few, which) = if sends.len() < 100 {
+            (true, "p90")
+        } else {
+            (false, "p99")
+        };
         health.send_lag = Quantiles::of(&mut sends);
         health.loop_lag = Quantiles::of(&mut lags);
-        let sent = health.send_lag.map(|lag| if few { lag.p90 } else { lag.p99 });
+        let sent = health
+            .send_lag
+            .map(|lag| if few { lag.p90 } else { lag.p99 });
         if let Some(lag) = sent.filter(|lag| *lag > limit) {
             let why = format!("calls went out late: {which} {lag}, allowed {limit}");
             health.bound.push(why);
         }
-        if let Some(lag) = health.loop_lag.map(|lag| lag.p99).filter(|lag| *lag > limit) {
+        if let Some(lag) = health
+            .loop_lag
+            .map(|lag| lag.p99)
+            .filter(|lag| *lag > limit)
+        {
             let why = format!("the event loop was late: p99 {lag}, allowed {limit}");
             health.bound.push(why);
         }
         if let Some(cores) = health.cores.filter(|cores| *cores > MOST_CORES) {
-            health.bound.push(format!("the client used {cores:.2} of the one core it can"));
+            health
+                .bound
+                .push(format!("the client used {cores:.2} of the one core it can"));
         }
         health
     }
@@ -108,7 +120,9 @@ pub fn processor_time() -> Option<Span> {
     #[cfg(unix)]
     {
         let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Some(Span(spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64))
+        Some(Span(
+            spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64,
+        ))
     }
     #[cfg(not(unix))]
     None

@@ -173,7 +173,10 @@ impl Delta<'_> {
         said(&self.content)
             || said(&self.reasoning_content)
             || said(&self.reasoning)
-            || self.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty())
+            || self
+                .tool_calls
+                .as_ref()
+                .is_some_and(|calls| !calls.is_empty())
     }
 }
 

@@ -21,7 +21,7 @@ const COMMON: &str = "the of and to in is for that on with as are it be this at 
     point called find look asked next system give group second others line possible";
 
 /// The word with which every message begins, so that none begins or ends with a space.
-pub(super) const OPENING: &str = "go";
+pub(crate) const OPENING: &str = "go";
 
 /// What text is made of.
 #[derive(Clone, Debug)]
@@ -124,7 +124,10 @@ mod tests {
             assert_ne!(text(1, 2, 3), other);
         }
         let longer = words.text(1, NodeId(2), 3, Tokens(60)).0;
-        assert!(longer.starts_with(&text(1, 2, 3)), "a longer text continues a shorter one");
+        assert!(
+            longer.starts_with(&text(1, 2, 3)),
+            "a longer text continues a shorter one"
+        );
     }
 
     #[test]

@@ -91,7 +91,11 @@ impl Serialize for Document<'_> {
                 Some(notes) => live::complete(out, notes),
                 None => out,
             };
-            let calls = || metrics.calls().map(|row| whole(call(&row, name(row.lap.run))));
+            let calls = || {
+                metrics
+                    .calls()
+                    .map(|row| whole(call(&row, name(row.lap.run))))
+            };
             document.serialize_field("calls", &Rows(calls))?;
         }
         document.end()
@@ -221,8 +225,7 @@ impl Serialize for Spread {
     }
 }
 
-#[derive(Serialize)]
-#[derive(Default)]
+#[derive(Serialize, Default)]
 struct Classes {
     new: Option<u64>,
     reread_evicted: Option<u64>,

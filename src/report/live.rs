@@ -1,6 +1,7 @@
 //! What a person reads of a live replay: how far the client can be believed, and what was predicted beside it.
 
 use super::table::{Align, Cell, Look, Table, painted, wrapped};
+use super::text::counted;
 use crate::ids::CallId;
 use crate::live::Ending;
 use crate::metrics::{CallRow, Summary};
@@ -25,14 +26,25 @@ pub(super) fn section(live: &LiveNotes, look: Look) -> String {
     let plain = Style::new();
     match live.ending {
         Ending::Completed => {}
-        Ending::Drained => line("ended", "interrupted; calls under way were waited for", ALARM),
-        Ending::Aborted => line("ended", "cut short; calls under way are in no figure", ALARM),
+        Ending::Drained => line(
+            "ended",
+            "interrupted; calls under way were waited for",
+            ALARM,
+        ),
+        Ending::Aborted => line(
+            "ended",
+            "cut short; calls under way are in no figure",
+            ALARM,
+        ),
         Ending::Lost => line("ended", "the engine was lost", ALARM),
     }
     if let Some(health) = &live.health {
         let mut what = Vec::new();
         if let Some(lag) = health.send_lag {
-            what.push(format!("calls sent {} late at p50, {} at p99", lag.p50, lag.p99));
+            what.push(format!(
+                "calls sent {} late at p50, {} at p99",
+                lag.p50, lag.p99
+            ));
         }
         if let Some(lag) = health.loop_lag {
             what.push(format!("event loop {} late at p99", lag.p99));
@@ -40,7 +52,7 @@ pub(super) fn section(live: &LiveNotes, look: Look) -> String {
         if let Some(cores) = health.cores {
             what.push(format!("{} cores", three_digits(cores)));
         }
-        what.push(format!("{} connections", health.connections));
+        what.push(counted(health.connections, "connection"));
         line("client", &what.join(", "), plain);
         for why in &health.bound {
             line("", &format!("not valid: {why}"), ALARM);
@@ -50,11 +62,17 @@ pub(super) fn section(live: &LiveNotes, look: Look) -> String {
         "tokens" => "token ids",
         _ => "messages, through the engine's template",
     };
-    let off = live.prompt_error().map_or_else(String::new, |(_, overall)| {
-        format!("; {} % off their recorded length", three_digits(overall * 100.0))
-    });
+    let off = live
+        .prompt_error()
+        .map_or_else(String::new, |(_, overall)| {
+            format!(
+                "; {} % off their recorded length",
+                three_digits(overall * 100.0)
+            )
+        });
     line("prompts", &format!("{form}{off}"), plain);
-    let warm = format!("{} calls before the clock started, in no figure", live.warm_up);
+    let warm = counted(live.warm_up.into(), "call");
+    let warm = format!("{warm} before the clock started, in no figure");
     line("warm-up", &warm, plain);
     line("window", &window(live), plain);
     for note in &live.notes {
@@ -65,15 +83,18 @@ pub(super) fn section(live: &LiveNotes, look: Look) -> String {
 
 fn window(live: &LiveNotes) -> String {
     let Some(window) = &live.window else {
-        return "there was no time in which all lanes were busy; figures are of everything".to_string();
+        return "there was no time in which all lanes were busy; figures are of everything"
+            .to_string();
     };
     let span = window.to - window.from;
     let rate = window.output as f64 / span.secs().max(1e-9);
-    let lap = window.lap.map_or("-".to_string(), |lap| lap.p50.to_string());
+    let lap = window
+        .lap
+        .map_or("-".to_string(), |lap| lap.p50.to_string());
     format!(
-        "figures are of everything; all lanes were busy for {span} from {}: {} laps, p50 {lap}, {} tokens/s",
+        "figures are of everything; all lanes were busy for {span} from {}: {}, p50 {lap}, {} tokens/s",
         window.from,
-        window.laps,
+        counted(window.laps.into(), "lap"),
         three_digits(rate)
     )
 }
@@ -85,11 +106,27 @@ const FIGURES: [Figure; 9] = [
     ("run p50", |it| it.run.map(|it| it.p50.secs()), true),
     ("lap p50", |it| it.lap.map(|it| it.p50.secs()), true),
     ("lap p95", |it| it.lap.map(|it| it.p95.secs()), true),
-    ("first token p50", |it| it.ttft.map(|it| it.p50.secs()), true),
-    ("first token p95", |it| it.ttft.map(|it| it.p95.secs()), true),
-    ("between tokens p50", |it| it.itl.map(|it| it.p50.secs()), true),
+    (
+        "first token p50",
+        |it| it.ttft.map(|it| it.p50.secs()),
+        true,
+    ),
+    (
+        "first token p95",
+        |it| it.ttft.map(|it| it.p95.secs()),
+        true,
+    ),
+    (
+        "between tokens p50",
+        |it| it.itl.map(|it| it.p50.secs()),
+        true,
+    ),
     ("wall", |it| Some(it.wall.secs()), true),
-    ("tokens from cache", |it| Some(it.tokens.cached.as_f64()), false),
+    (
+        "tokens from cache",
+        |it| Some(it.tokens.cached.as_f64()),
+        false,
+    ),
     ("failed calls", |it| Some(f64::from(it.failed_calls)), false),
 ];
 
@@ -112,7 +149,13 @@ pub fn beside(live: &[Replay<'_>], simulated: &[Replay<'_>]) -> String {
 }
 
 fn table(live: &[Replay<'_>], predicted: Option<&Summary>) -> String {
-    let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right, Align::Left]);
+    let mut table = Table::new([
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+    ]);
     let heads = ["", "predicted", "measured", "error", "spread of repeats"];
     table.row(heads.map(|head| Cell::from(head).styled(FAINT)));
     for (name, of, time) in FIGURES {
@@ -120,7 +163,10 @@ fn table(live: &[Replay<'_>], predicted: Option<&Summary>) -> String {
             (true, Some(span)) => span.to_string(),
             _ => three_digits(value),
         };
-        let mut measured: Vec<f64> = live.iter().filter_map(|one| of(&one.metrics.summary)).collect();
+        let mut measured: Vec<f64> = live
+            .iter()
+            .filter_map(|one| of(&one.metrics.summary))
+            .collect();
         measured.sort_by(f64::total_cmp);
         let middle = measured.get(measured.len() / 2).copied();
         let predicted = predicted.and_then(of);
@@ -150,14 +196,21 @@ fn first_difference(live: &Replay<'_>, simulated: &Replay<'_>) -> String {
         return String::new();
     };
     let key = |row: &CallRow| (row.lap.run, row.lap.thread, row.lap.lap);
-    let predicted: BTreeMap<_, CallRow> =
-        simulated.metrics.calls().map(|row| (key(&row), row)).collect();
+    let predicted: BTreeMap<_, CallRow> = simulated
+        .metrics
+        .calls()
+        .map(|row| (key(&row), row))
+        .collect();
     let told = |call: CallId| {
         let seen = notes.calls.get(call.index()).and_then(Option::as_ref);
         seen.is_some_and(|seen| seen.cached.is_some())
     };
     let (mut equal, mut all, mut first) = (0, 0, None);
-    for row in live.metrics.calls().filter(|row| told(row.call) && !row.outcome.failed()) {
+    for row in live
+        .metrics
+        .calls()
+        .filter(|row| told(row.call) && !row.outcome.failed())
+    {
         let Some(other) = predicted.get(&key(&row)) else {
             continue;
         };

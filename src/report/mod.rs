@@ -8,5 +8,6 @@ pub mod csv;
 pub mod inspection;
 pub mod json;
 pub mod live;
+pub mod selftest;
 pub mod table;
 pub mod text;

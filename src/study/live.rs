@@ -108,7 +108,11 @@ pub struct Window {
 impl LiveNotes {
     /// Returns whether the engine told of every answered call what came from its cache.
     pub fn tells_cached(&self) -> bool {
-        let answered = self.calls.iter().flatten().filter(|seen| !seen.outcome.failed());
+        let answered = self
+            .calls
+            .iter()
+            .flatten()
+            .filter(|seen| !seen.outcome.failed());
         answered.clone().next().is_some() && answered.clone().all(|seen| seen.cached.is_some())
     }
 
@@ -228,6 +232,16 @@ impl Met {
         &self.point
     }
 
+    /// Returns the way to it.
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Returns what prompts are made of there.
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
     /// Returns the head of this replay's journal.
     fn head(&self, workload: &Workload) -> Head {
         Head {
@@ -272,7 +286,12 @@ impl Met {
         let clock = Clock::start();
         let reading = tokio::spawn(follow(Arc::clone(&self.client), Arc::clone(&highest)));
         let watch = Watch::start(clock);
-        let mut line = Line::new(Arc::clone(&self.client), clock, self.prepared.form, prompter);
+        let mut line = Line::new(
+            Arc::clone(&self.client),
+            clock,
+            self.prepared.form,
+            prompter,
+        );
         let mut fleet = Fleet::new(trace, workload.plan);
         let mut notes = Notes {
             metrics: Metrics::default(),
@@ -288,7 +307,10 @@ impl Met {
         let ttft = metrics.summary.ttft.map(|ttft| ttft.p50);
         let health = watch.finish(notes.calls.iter().flatten(), ttft, self.limit);
         let after = engine::counters(&self.client.text("/metrics").await);
-        let highest = highest.lock().map(|highest| highest.clone()).unwrap_or_default();
+        let highest = highest
+            .lock()
+            .map(|highest| highest.clone())
+            .unwrap_or_default();
         let mut told = LiveNotes {
             calls: notes.calls,
             planned: notes.planned,
@@ -315,7 +337,11 @@ impl Met {
 impl LiveNotes {
     /// Adds what a reader should know of what the engine does not tell or do.
     fn remark(&mut self, point: &OperatingPoint) {
-        let answered = self.calls.iter().flatten().any(|seen| !seen.outcome.failed());
+        let answered = self
+            .calls
+            .iter()
+            .flatten()
+            .any(|seen| !seen.outcome.failed());
         if answered && !self.tells_cached() {
             let mut note = "the engine does not tell what came from its cache".to_string();
             if point.engine.as_deref() == Some("vllm") {
@@ -331,7 +357,9 @@ impl LiveNotes {
         }
         if let Some((worst, _)) = self.prompt_error().filter(|(worst, _)| *worst > 0.005) {
             let worst = worst * 100.0;
-            self.notes.push(format!("prompts were up to {worst:.1} % off their recorded length"));
+            self.notes.push(format!(
+                "prompts were up to {worst:.1} % off their recorded length"
+            ));
         }
     }
 }
@@ -364,7 +392,10 @@ fn together(
         let high = highest.get(name).copied().unwrap_or(before);
         [before, after, high.max(after)]
     };
-    after.iter().map(|(name, &value)| (name.clone(), of(name, value))).collect()
+    after
+        .iter()
+        .map(|(name, &value)| (name.clone(), of(name, value)))
+        .collect()
 }
 
 /// Returns the stretch in which all lanes were busy.
@@ -441,9 +472,13 @@ pub fn recovered(contents: Contents) -> (Workload, OperatingPoint, RunMetrics, L
         warm_up: 0,
         counters: BTreeMap::new(),
         window: window(&metrics, workload.plan.agents),
-        notes: vec!["made from the journal of a replay; how its client fared is not known".to_string()],
+        notes: vec![
+            "made from the journal of a replay; how its client fared is not known".to_string(),
+        ],
     };
-    notes.notes.extend(contents.cut.map(|cut| format!("the journal is cut: {cut}")));
+    notes
+        .notes
+        .extend(contents.cut.map(|cut| format!("the journal is cut: {cut}")));
     notes.remark(&head.point);
     (workload, head.point, metrics, notes)
 }

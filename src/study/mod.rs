@@ -6,5 +6,6 @@ pub mod bound;
 pub mod calibrate;
 pub mod habits;
 pub mod live;
+pub mod measure;
 pub mod replay;
 pub mod rig;

@@ -67,12 +67,13 @@ impl Lab {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_laptime"));
         command
             .args(args)
             .current_dir(&self.folder)
-            .env_remove("CLICOLOR_FORCE");
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("OPENAI_API_KEY");
         command
     }
 }

@@ -19,7 +19,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
     (2, "fleet", &["agent"]),
     (2, "metrics", &[]),
     (2, "rig", &[]),
-    (3, "journal", &[]),
+    (3, "journal", &["live"]),
     (3, "live", &["wire"]),
     (3, "proxy", &["wire"]),
     (3, "serve", &["wire"]),
@@ -37,7 +37,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 13] = [
+const SERIALISES: [&str; 15] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -46,9 +46,11 @@ const SERIALISES: [&str; 13] = [
     "trace/inspect.rs",
     "catalog/load",
     "scenario.rs",
-    "journal.rs",
+    "journal",
+    "live/",
     "wire.rs",
-    "report/json.rs",
+    "report/json",
+    "report/selftest.rs",
     "report/catalog.rs",
     "report/inspection.rs",
 ];

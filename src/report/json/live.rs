@@ -84,10 +84,14 @@ pub(super) fn live<'a>(notes: &'a LiveNotes, conduct: &crate::agent::Conduct) ->
         warm_up_calls: notes.warm_up,
         client: notes.health.as_ref().map(client),
         window: notes.window.as_ref().map(window),
-        prompt_error: notes.prompt_error().map(|(largest, overall)| ErrorOut { largest, overall }),
+        prompt_error: notes
+            .prompt_error()
+            .map(|(largest, overall)| ErrorOut { largest, overall }),
         answers_of_wrong_length: notes.wrong_lengths().0,
         outcomes,
-        counters: counters.map(|(name, values)| (name.as_str(), counter(*values))).collect(),
+        counters: counters
+            .map(|(name, values)| (name.as_str(), counter(*values)))
+            .collect(),
         notes: &notes.notes,
     }
 }

@@ -1,0 +1,126 @@
+//! `laptime measure`: what an engine can do, as a table from which a rig is fitted.
+
+use super::live::{Engine, refused, runtime};
+use super::output::Target;
+use super::talk;
+use crate::error::{Error, Exit};
+use crate::live::engine::context;
+use crate::study::live::{Met, meet};
+use crate::study::measure::{Point, measure, sizes};
+use crate::units::{Span, three_digits};
+use clap::Args;
+use std::io;
+use std::path::PathBuf;
+
+/// What was typed.
+#[derive(Args, Debug)]
+pub(super) struct Measure {
+    /// An OpenAI-compatible engine.
+    #[arg(long, value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    engine: Engine,
+    /// The machine it runs on, by its name in the catalogue.
+    #[arg(long, value_name = "NAME")]
+    hardware: Option<String>,
+    /// The model it serves, by its name in the catalogue.
+    #[arg(long, value_name = "NAME")]
+    catalog_model: Option<String>,
+    /// Measure the most important sizes only, in two minutes instead of ten.
+    #[arg(long)]
+    quick: bool,
+    /// Where the table goes; `-` is the standard output.
+    #[arg(short, long, value_name = "TABLE.csv", default_value = "-")]
+    output: PathBuf,
+    /// Say nothing while measuring.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Measure {
+    /// Measures and writes the table.
+    pub(super) fn run(self) -> Result<(), Error> {
+        let target = Target::open(&self.output)?;
+        let wanted = self.engine.wanted(&self.url, Span::from_secs(1.0));
+        let (met, points) = runtime()?.block_on(async {
+            let met = meet(&wanted).await.map_err(|why| refused(&self.url, why))?;
+            let context = context(&met.point().settings).unwrap_or(u64::MAX);
+            let sizes = sizes(self.quick, context);
+            let budget = Span::from_secs(if self.quick { 120.0 } else { 600.0 });
+            let tell = |point: &Point| talk::note(self.quiet, &told(point));
+            let points = measure(&met, &sizes, budget, tell).await.map_err(|why| {
+                Error::live(Exit::NoSuccess, format!("the engine failed: {why}"))
+                    .with_help("nothing was written; a size it cannot hold is no fault of yours")
+            })?;
+            if points.len() < sizes.len() {
+                let what = format!(
+                    "time was up after {} of {} sizes",
+                    points.len(),
+                    sizes.len()
+                );
+                talk::warning(&what);
+            }
+            Ok::<_, Error>((met, points))
+        })?;
+        target.write(|out| self.table(&met, &points, out))
+    }
+
+    /// Writes the points as tables of measurements have them.
+    fn table(&self, met: &Met, points: &[Point], out: &mut dyn io::Write) -> io::Result<()> {
+        let point = met.point();
+        let mut table = csv::Writer::from_writer(out);
+        table.write_record([
+            "hardware",
+            "engine",
+            "version",
+            "model",
+            "metric",
+            "value",
+            "prompt_tokens",
+            "depth_tokens",
+            "answer_tokens",
+            "sequences",
+            "least",
+            "most",
+            "times",
+            "cached_tokens",
+        ])?;
+        let known = |name: &Option<String>| name.clone().unwrap_or_default();
+        for one in points {
+            let size = &one.size;
+            table.write_record([
+                known(&self.hardware),
+                known(&point.engine),
+                known(&point.engine_version),
+                known(&self.catalog_model),
+                size.metric.word().to_string(),
+                one.value.to_string(),
+                size.prompt.to_string(),
+                size.depth.to_string(),
+                size.answer.to_string(),
+                size.sequences.to_string(),
+                one.range.0.to_string(),
+                one.range.1.to_string(),
+                one.times.to_string(),
+                one.cached
+                    .map_or_else(String::new, |cached| cached.to_string()),
+            ])?;
+        }
+        table.flush()
+    }
+}
+
+fn told(point: &Point) -> String {
+    let size = &point.size;
+    format!(
+        "{} of {} tokens at depth {}, answer {}, x {}: {} ({} to {})",
+        size.metric.word(),
+        size.prompt,
+        size.depth,
+        size.answer,
+        size.sequences,
+        three_digits(point.value),
+        three_digits(point.range.0),
+        three_digits(point.range.1)
+    )
+}
