@@ -179,6 +179,11 @@ impl Replay {
         rigs: Vec<Rig>,
         json: Option<Target>,
     ) -> Result<(), Error> {
+        if let Some((key, _)) = self.settings_of_rigs().filter(|_| rigs.is_empty()) {
+            let what = format!("`{key}` is a setting of simulated rigs, and none is named");
+            return Err(Error::usage(what)
+                .with_help("a real engine is set up where it is started; or name a --rig as well"));
+        }
         let done = runtime()?.block_on(self.repeats(url, trace, workload))?;
         let progress = Progress::new(workload.calls * rigs.len() as u64, self.quiet);
         let mut replays = done;
@@ -200,7 +205,8 @@ impl Replay {
         trace: &Trace,
         workload: &'w Workload,
     ) -> Result<Vec<Replayed<'w>>, Error> {
-        let met = meet(&self.live.wanted(url))
+        let wanted = self.live.engine.wanted(url, self.live.max_client_lag);
+        let met = meet(&wanted)
             .await
             .map_err(|why| refused(url, why))?;
         talk::note(self.quiet, &introduction(&met));

@@ -11,7 +11,7 @@ use crate::metrics::FAILURES;
 use crate::report::text::counted;
 use crate::report::{csv, json, text};
 use crate::rig::Rig;
-use crate::study::habits::Habits;
+use crate::study::habits::{Habits, PREFIX};
 use crate::study::replay::{Replay as Replayed, Workload, replay};
 use crate::trace::Trace;
 use crate::units::Span;
@@ -222,6 +222,12 @@ impl Replay {
             .with_help("ask for fewer --runs or --agents"));
         }
         Ok(workload)
+    }
+
+    /// Returns the first setting that only a simulated rig can have.
+    pub(super) fn settings_of_rigs(&self) -> Option<&(String, String)> {
+        let mut all = self.set.iter();
+        all.find(|(key, _)| !key.starts_with(PREFIX))
     }
 
     fn plan(&self) -> fleet::Plan {

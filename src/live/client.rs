@@ -16,7 +16,7 @@ use crate::units::{Span, Time};
 use async_openai::config::{Config, OpenAIConfig};
 use bytes::Bytes;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
@@ -209,7 +209,12 @@ impl Client {
         };
         seen.started = clock.now();
         let request = self.http.post(format!("{}{path}", self.root));
-        let request = request.headers(self.headers.clone());
+        let mut request = request.headers(self.headers.clone());
+        if self.engine == Engine::LlamaCpp {
+            // It closes the connection after a streamed answer although it said that it would not; a call that is sent
+            // in between would be lost.
+            request = request.header(CONNECTION, "close");
+        }
         let request = request.body(reqwest::Body::wrap(body)).send();
         let connected = Cell::new(None);
         let answer = CONNECTED.scope(connected, async {

@@ -171,15 +171,13 @@ impl Probe {
         let depth = self.stretch(size.depth);
         if size.depth > 0 {
             // The engine reads the depth beforehand, and keeps it if it keeps anything.
-            self.ask(&[&depth], 1).await?;
+            self.ask(&depth, None, 1).await?;
         }
         let mut prompts = Vec::new();
         for _ in 0..size.sequences {
             prompts.push(self.stretch(size.prompt));
         }
-        let calls = prompts
-            .iter()
-            .map(|new| self.ask(&[&depth, new], size.answer));
+        let calls = prompts.iter().map(|new| self.ask(&depth, Some(new), size.answer));
         let began = self.clock.now();
         let seen = futures_util::future::join_all(calls).await;
         let took = self.clock.now() - began;
@@ -216,9 +214,15 @@ impl Probe {
         }
     }
 
-    async fn ask(&self, content: &[&Stretch], most: u64) -> Result<Measured, String> {
+    /// Makes a call whose prompt is `depth`, and something new after it.
+    async fn ask(
+        &self,
+        depth: &Stretch,
+        new: Option<&Stretch>,
+        most: u64,
+    ) -> Result<Measured, String> {
         let (mut ids, mut text) = (Vec::new(), OPENING.to_string());
-        for stretch in content {
+        for stretch in std::iter::once(depth).chain(new) {
             match stretch {
                 Stretch::Ids(more) => ids.extend_from_slice(more),
                 Stretch::Text(more) => text += more,
