@@ -181,8 +181,9 @@ impl Replay {
     ) -> Result<(), Error> {
         if let Some((key, _)) = self.settings_of_rigs().filter(|_| rigs.is_empty()) {
             let what = format!("`{key}` is a setting of simulated rigs, and none is named");
-            return Err(Error::usage(what)
-                .with_help("a real engine is set up where it is started; or name a --rig as well"));
+            return Err(Error::usage(what).with_help(
+                "a real engine is set up where it is started; or name a --rig as well",
+            ));
         }
         let done = runtime()?.block_on(self.repeats(url, trace, workload))?;
         let progress = Progress::new(workload.calls * rigs.len() as u64, self.quiet);
@@ -206,9 +207,7 @@ impl Replay {
         workload: &'w Workload,
     ) -> Result<Vec<Replayed<'w>>, Error> {
         let wanted = self.live.engine.wanted(url, self.live.max_client_lag);
-        let met = meet(&wanted)
-            .await
-            .map_err(|why| refused(url, why))?;
+        let met = meet(&wanted).await.map_err(|why| refused(url, why))?;
         talk::note(self.quiet, &introduction(&met));
         let mut interrupts = Interrupts::of_process();
         let mut replays = Vec::new();

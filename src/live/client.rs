@@ -119,9 +119,8 @@ impl Client {
 
     /// Returns the server's address as it may be shown.
     pub fn shown(&self) -> String {
-        let mut url = match reqwest::Url::parse(&self.root) {
-            Ok(url) => url,
-            Err(_) => return self.clean(&self.root),
+        let Ok(mut url) = reqwest::Url::parse(&self.root) else {
+            return self.clean(&self.root);
         };
         // Neither can fail for an address that has a host.
         let _ = url.set_password(None);

@@ -47,14 +47,6 @@ impl Engine {
         named.map_or("unknown", |(name, _)| name)
     }
 
-    /// Returns whether it writes answers of exactly the length that is asked for.
-    pub fn exact_length(self) -> bool {
-        matches!(
-            self,
-            Engine::Vllm | Engine::Sglang | Engine::TrtLlm | Engine::LlamaCpp
-        )
-    }
-
     /// Returns whether it takes token ids as a prompt and tells the ids of what it says.
     pub fn takes_ids(self) -> bool {
         matches!(self, Engine::Vllm | Engine::LlamaCpp)

@@ -106,9 +106,9 @@ async fn measure_template(
     let words = &prepared.vocabulary.words;
     let some: Vec<_> = words.iter().take(WORDS).collect();
     let text: String = some.iter().map(|word| word.text.as_str()).collect();
-    let cost = (some.iter().map(|word| word.milli).sum::<u64>() / 1000) as i64;
+    let cost = (some.iter().map(|word| word.milli).sum::<u64>() / 1000).cast_signed();
     let all: String = words.iter().map(|word| word.text.as_str()).collect();
-    let all_cost = (words.iter().map(|word| word.milli).sum::<u64>() / 1000) as i64;
+    let all_cost = (words.iter().map(|word| word.milli).sum::<u64>() / 1000).cast_signed();
     let message = |role| (role, format!("{OPENING}{text}"));
     let user = message(Role::User);
     let mut calls = 0;
@@ -141,7 +141,7 @@ async fn measure_template(
         }
     }
     let some = prepared.vocabulary.words.iter().take(WORDS);
-    let cost = (some.map(|word| word.milli).sum::<u64>() / 1000) as i64;
+    let cost = (some.map(|word| word.milli).sum::<u64>() / 1000).cast_signed();
     let beyond =
         |counted: Option<i64>, words: i64| counted.map_or(0, |it| (it - one - words).max(0));
     prepared.overhead.base = (one - cost).max(0);
@@ -168,7 +168,7 @@ async fn ask(
             .ask(clock, Measured::begun(now, now), prompt.clone(), 1)
             .await;
         if !seen.outcome.failed() {
-            return Ok(seen.prompt.map(|tokens| tokens as i64));
+            return Ok(seen.prompt.map(u64::cast_signed));
         }
         why = seen.error.unwrap_or_default();
         if !seen.outcome.passing() {

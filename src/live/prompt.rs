@@ -194,7 +194,7 @@ impl Prompter {
             counted,
             self.conversations.get_mut(&(call.run, call.thread)),
         ) {
-            conversation.bias += counted.0 as i64 - conversation.expected;
+            conversation.bias += counted.0.cast_signed() - conversation.expected;
         }
         if self.history == History::Recorded {
             return;
@@ -257,15 +257,15 @@ impl Prompter {
                 piece.ids = ids.into();
             }
             Form::Messages => {
-                let tokens = said.tokens.unwrap_or(call.output_tokens.0) as i64;
+                let tokens = said.tokens.unwrap_or(call.output_tokens.0).cast_signed();
                 let text = if whole {
                     said.text.as_str()
                 } else {
                     share(&said.text, from.0, to.0, call.output_tokens.0)
                 };
                 // Where only a part is kept, its share of the characters stands for its share of the tokens.
-                let of = said.text.len().max(1) as i64;
-                piece.milli = tokens * 1000 * text.len() as i64 / of;
+                let of = said.text.len().max(1).cast_signed() as i64;
+                piece.milli = tokens * 1000 * text.len().cast_signed() as i64 / of;
                 piece.text = text.into();
             }
         }
@@ -307,13 +307,13 @@ impl Prompter {
             role,
             text: text.into(),
             ids: ids.into(),
-            milli: milli as i64,
+            milli: milli.cast_signed(),
         }
     }
 
     /// Makes the newest content of a prompt as long as brings the prompt to its recorded length.
     fn fit(&mut self, call: &Call, conversation: &mut Conversation, kept: usize) {
-        let want = call.prompt_tokens.0 as i64;
+        let want = call.prompt_tokens.0.cast_signed();
         let mut over = self.expected(conversation) - want;
         for place in (kept..conversation.pieces.len()).rev() {
             let piece = &conversation.pieces[place];
@@ -499,7 +499,7 @@ mod tests {
         let (one, two) = (call(&trace, 0, 0, 0), call(&trace, 0, 0, 1));
         // An engine that counts words, and for its template what was measured before.
         let count = |messages: &[(Role, String)]| {
-            let words = |text: &str| text.split_whitespace().count() as i64;
+            let words = |text: &str| text.split_whitespace().count().cast_signed() as i64;
             let said: i64 = messages
                 .iter()
                 .map(|(role, text)| match role {
@@ -510,13 +510,14 @@ mod tests {
             let turns = messages
                 .iter()
                 .filter(|(role, _)| *role == Role::Assistant)
-                .count() as i64;
+                .count()
+                .cast_signed() as i64;
             9 + 5 + 8 * turns + said
         };
         let Prompt::Messages(first) = prompter.prompt(&one) else {
             panic!("ids")
         };
-        assert_eq!(count(&first), one.prompt_tokens.0 as i64);
+        assert_eq!(count(&first), one.prompt_tokens.0.cast_signed());
         let said = Said {
             text: " word".repeat(20),
             tokens: Some(20),
@@ -534,7 +535,7 @@ mod tests {
         assert_eq!(second[..2], first[..]);
         assert_eq!(second[2].1, said.text);
         // It said 20 tokens of the 50 that were recorded; what follows makes up for them.
-        assert_eq!(count(&second), two.prompt_tokens.0 as i64);
+        assert_eq!(count(&second), two.prompt_tokens.0.cast_signed());
     }
 
     #[test]

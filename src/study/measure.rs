@@ -177,7 +177,9 @@ impl Probe {
         for _ in 0..size.sequences {
             prompts.push(self.stretch(size.prompt));
         }
-        let calls = prompts.iter().map(|new| self.ask(&depth, Some(new), size.answer));
+        let calls = prompts
+            .iter()
+            .map(|new| self.ask(&depth, Some(new), size.answer));
         let began = self.clock.now();
         let seen = futures_util::future::join_all(calls).await;
         let took = self.clock.now() - began;

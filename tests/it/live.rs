@@ -15,31 +15,22 @@ const KEY: &str = "sk-this-must-never-be-seen-4711";
 /// Replays with 16 agents; whatever happens, it must end by itself.
 fn replay(lab: &Lab, faulty: &Faulty, more: &[&str]) -> Ran {
     let url = faulty.url();
-    let mut args = vec![
-        "replay",
-        "--trace",
-        TRACE,
-        "--url",
-        &url,
-        "--agents",
-        "16",
-        "--runs",
-        "16",
-        "--pace",
-        "none",
-        "--json",
-        "result.json",
-        "--out",
-        "out",
-        "--stall-timeout",
-        "1s",
-        "--retry-pause",
-        "10ms",
-        // The machine may be busy with other tests; that is not what these are about.
-        "--max-client-lag",
-        "60s",
-    ];
+    let mut args = vec!["replay", "--trace", TRACE, "--url", &url];
     args.extend(more);
+    let usual = [
+        ("--agents", "16"),
+        ("--runs", "16"),
+        ("--pace", "none"),
+        ("--json", "result.json"),
+        ("--out", "out"),
+        ("--stall-timeout", "1s"),
+        ("--retry-pause", "10ms"),
+        // The machine may be busy with other tests; that is not what these are about.
+        ("--max-client-lag", "60s"),
+    ];
+    for (flag, value) in usual.iter().filter(|(flag, _)| !more.contains(flag)) {
+        args.extend([flag, value]);
+    }
     let began = Instant::now();
     let output = lab
         .command(&args)
