@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// How a real engine is reached and asked.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Live")]
-pub(super) struct Engine {
+pub(super) struct Asked {
     /// The model to ask for at the URL; its first when absent.
     #[arg(long, value_name = "NAME", requires = "url")]
     model: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Engine {
     /// A header for every request, `NAME: VALUE`; may be repeated.
     #[arg(long, value_name = "HEADER", requires = "url", value_parser = header)]
     header: Vec<(String, String)>,
-    /// Fields for every request, such as '{"chat_template_kwargs": {"enable_thinking": false}}'.
+    /// Fields for every request, such as `{"top_k": 1}`.
     #[arg(long, value_name = "JSON", requires = "url", value_parser = object)]
     extra_body: Option<serde_json::Map<String, serde_json::Value>>,
     /// How long a connection may take.
@@ -61,7 +61,7 @@ pub(super) struct Engine {
 #[command(next_help_heading = "Live")]
 pub(super) struct Flags {
     #[command(flatten)]
-    engine: Engine,
+    asked: Asked,
     /// Which answer the next prompt carries.
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = History::Said)]
     history: History,
@@ -136,7 +136,7 @@ impl Flags {
     }
 }
 
-impl Engine {
+impl Asked {
     /// Returns how the engine at `url` is to be asked, by a client that may be late by `limit`.
     pub(super) fn wanted(&self, url: &str, limit: Span) -> Wanted {
         let key = std::env::var(&self.api_key_env).ok();
@@ -206,7 +206,7 @@ impl Replay {
         trace: &Trace,
         workload: &'w Workload,
     ) -> Result<Vec<Replayed<'w>>, Error> {
-        let wanted = self.live.engine.wanted(url, self.live.max_client_lag);
+        let wanted = self.live.asked.wanted(url, self.live.max_client_lag);
         let met = meet(&wanted).await.map_err(|why| refused(url, why))?;
         talk::note(self.quiet, &introduction(&met));
         let mut interrupts = Interrupts::of_process();

@@ -1,6 +1,6 @@
 //! `laptime measure`: what an engine can do, as a table from which a rig is fitted.
 
-use super::live::{Engine, refused, runtime};
+use super::live::{Asked, refused, runtime};
 use super::output::Target;
 use super::talk;
 use crate::error::{Error, Exit};
@@ -19,7 +19,7 @@ pub(super) struct Measure {
     #[arg(long, value_name = "URL")]
     url: String,
     #[command(flatten)]
-    engine: Engine,
+    asked: Asked,
     /// The machine it runs on, by its name in the catalogue.
     #[arg(long, value_name = "NAME")]
     hardware: Option<String>,
@@ -41,7 +41,7 @@ impl Measure {
     /// Measures and writes the table.
     pub(super) fn run(self) -> Result<(), Error> {
         let target = Target::open(&self.output)?;
-        let wanted = self.engine.wanted(&self.url, Span::from_secs(1.0));
+        let wanted = self.asked.wanted(&self.url, Span::from_secs(1.0));
         let (met, points) = runtime()?.block_on(async {
             let met = meet(&wanted).await.map_err(|why| refused(&self.url, why))?;
             let context = context(&met.point().settings).unwrap_or(u64::MAX);

@@ -11,6 +11,7 @@ use super::measured::Measured;
 use super::prompt::Prompt;
 use super::read::{Reader, Said};
 use super::wire::{self, Extra};
+use super::words::beginning;
 use crate::call::Outcome;
 use crate::units::{Span, Time};
 use async_openai::config::{Config, OpenAIConfig};
@@ -134,8 +135,7 @@ impl Client {
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "[secret]");
         }
-        text.truncate(text.floor_char_boundary(500));
-        text
+        beginning(&text, 500).to_string()
     }
 
     /// Asks a plain question; returns status and text.

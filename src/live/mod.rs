@@ -201,9 +201,11 @@ pub async fn run(
         ended: Vec::new(),
     };
     loop {
-        while ending == Ending::Completed {
+        let going = ending == Ending::Completed;
+        loop {
             let now = line.clock.now().max(latest);
-            let Some(due) = fleet.wake_next(now, &mut calls, &mut log) else {
+            let woken = going.then(|| fleet.wake_next(now, &mut calls, &mut log));
+            let Some(due) = woken.flatten() else {
                 break;
             };
             latest = now;
@@ -221,13 +223,13 @@ pub async fn run(
         let at = line.clock.instant(wake.unwrap_or_default());
         tokio::select! {
             biased;
-            () = interrupts.next() => match ending {
-                Ending::Completed => ending = Ending::Drained,
-                _ => {
+            () = interrupts.next() => {
+                if ending != Ending::Completed {
                     line.under_way.values().for_each(|(_, task)| task.abort());
                     return Ending::Aborted;
                 }
-            },
+                ending = Ending::Drained;
+            }
             Some((id, seen)) = line.ends.recv() => {
                 let (call, _) = line.under_way.remove(&id).expect("a call ends once");
                 line.note(&call, &seen);

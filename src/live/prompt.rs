@@ -4,7 +4,7 @@
 //! new is drawn from the tree, or is what the engine answered. The recorded length always wins: where an answer came out
 //! shorter or longer than recorded, the newest content makes up for it.
 
-use super::words::{OPENING, Vocabulary, realm_of};
+use super::words::{OPENING, Vocabulary, beginning, realm_of};
 use crate::agent::History;
 use crate::call::Call;
 use crate::ids::{NodeId, RunId, ThreadId};
@@ -181,7 +181,7 @@ impl Prompter {
             }
             Form::Messages => {
                 self.fit(call, &mut conversation, kept);
-                Prompt::Messages(self.messages(&conversation.pieces))
+                Prompt::Messages(Self::messages(&conversation.pieces))
             }
         };
         self.conversations.insert(key, conversation);
@@ -356,7 +356,7 @@ impl Prompter {
     }
 
     /// Joins pieces into messages in which user and model take turns, the user first and last.
-    fn messages(&self, pieces: &[Piece]) -> Vec<(Role, String)> {
+    fn messages(pieces: &[Piece]) -> Vec<(Role, String)> {
         let mut messages: Vec<(Role, String)> = Vec::new();
         let opened = |role| {
             let opening = if role == Role::Assistant { "" } else { OPENING };
@@ -403,7 +403,7 @@ fn detaches(session: &Session) -> bool {
 fn share(text: &str, from: u64, to: u64, of: u64) -> &str {
     let place = |at: u64| {
         let at = (text.len() as u64 * at.min(of) / of.max(1)) as usize;
-        text.floor_char_boundary(at)
+        beginning(text, at).len()
     };
     &text[place(from)..place(to)]
 }

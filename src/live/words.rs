@@ -101,6 +101,15 @@ fn draws(seed: u64, node: NodeId, realm: u32) -> rng::Stream {
     )
 }
 
+/// Returns the beginning of `text` of at most `bytes` bytes, cut between characters.
+pub(super) fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Returns the realm that decides which copies of a node are the same content.
 pub(super) fn realm_of(head: bool, realms: Realms) -> u32 {
     // Heads have realms of their own; the top bit keeps the two apart.
