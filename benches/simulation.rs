@@ -50,6 +50,7 @@ fn sessions(count: u32, laps: u32, first: u64, growth: u64, output: u64) -> Trac
                 seen: Tokens(seen),
                 seen_computed: Tokens(seen.saturating_sub(1)),
                 again: Tokens::ZERO,
+                reasoning: None,
                 break_estimated: false,
                 gap: Gap::default(),
                 recorded: Recorded::default(),
@@ -92,6 +93,8 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         async_scheduling: true,
         state_blocks: 0,
         offload: laptime::rig::engine::vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     };
     let coefficients = Coefficients {
         weights_s: 0.014,
@@ -106,8 +109,11 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         half_tokens: 96.0,
         attention_s: 1.7e-9,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     let engine = <Vllm>::new(settings, Arc::clone(content));
     StepLoop::new(

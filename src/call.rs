@@ -243,6 +243,61 @@ impl AddAssign for CallParts {
     }
 }
 
+/// What bound the time of a call, by the rig's own accounts. The bounds sum to its duration exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BoundBy {
+    /// Reading weights from memory.
+    pub weights: Span,
+    /// Reading keys and values from memory.
+    pub kv: Span,
+    /// Arithmetic, most of it that of prompts.
+    pub compute: Span,
+    /// Launching passes, sampling, taking requests in, and the client.
+    pub overhead: Span,
+    /// Moving state between memory tiers.
+    pub transfer: Span,
+    /// Waiting for a slot.
+    pub slots: Span,
+    /// Waiting for room for keys and values, and reading again what was lost for want of it.
+    pub kv_memory: Span,
+    /// Waiting for the step under way, or for prompts that stand before in the batch.
+    pub turn: Span,
+}
+
+impl BoundBy {
+    /// Returns the sum of all bounds: the call's duration.
+    pub fn total(&self) -> Span {
+        self.named().into_iter().map(|(_, span)| span).sum()
+    }
+
+    /// Returns the bounds with the names they have in result documents, in their order there.
+    pub fn named(&self) -> [(&'static str, Span); 8] {
+        [
+            ("weights_bandwidth", self.weights),
+            ("kv_bandwidth", self.kv),
+            ("compute", self.compute),
+            ("host_overhead", self.overhead),
+            ("kv_transfer", self.transfer),
+            ("slots", self.slots),
+            ("kv_memory", self.kv_memory),
+            ("turn", self.turn),
+        ]
+    }
+}
+
+impl AddAssign for BoundBy {
+    fn add_assign(&mut self, other: BoundBy) {
+        self.weights += other.weights;
+        self.kv += other.kv;
+        self.compute += other.compute;
+        self.overhead += other.overhead;
+        self.transfer += other.transfer;
+        self.slots += other.slots;
+        self.kv_memory += other.kv_memory;
+        self.turn += other.turn;
+    }
+}
+
 /// The end of a call, well or badly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reply {
@@ -270,6 +325,8 @@ pub struct Reply {
     pub classes: TokenClasses,
     /// Where the time went.
     pub parts: CallParts,
+    /// What bound its time, where the rig keeps such accounts.
+    pub bound: Option<BoundBy>,
 }
 
 impl Reply {

@@ -65,12 +65,21 @@ struct Running {
     agent: Agent,
     session: u32,
     realms: Realms,
+    /// Where each conversation's own content lives, and when it was last used.
+    lives: Vec<Option<Life>>,
     /// The id of the run's first conversation; the others follow it.
     first_thread: ThreadId,
     lane: LaneId,
     /// The latest call of each step of each conversation, for the parent of a child's first call.
     calls: Vec<Vec<CallId>>,
     ended: bool,
+}
+
+/// Content whose lifetime begins anew whenever it is used.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    realm: u32,
+    used: Time,
 }
 
 /// What a timer is for.
@@ -96,6 +105,10 @@ pub struct Fleet<'t> {
     /// The arrival of each session, relative to the earliest.
     arrivals: Vec<Span>,
     needs: Vec<Need>,
+    /// Where heads live, by their first realm, and when they were last used.
+    heads: FxHashMap<u32, Life>,
+    /// The realm for what has outlived another; realms of runs count from the other end.
+    next_realm: u32,
 }
 
 impl<'t> Fleet<'t> {
@@ -129,6 +142,8 @@ impl<'t> Fleet<'t> {
             in_flight: FxHashMap::default(),
             arrivals: trace.sessions.iter().map(arrival).collect(),
             needs: Vec::new(),
+            heads: FxHashMap::default(),
+            next_realm: u32::MAX,
         };
         for lane in 0..plan.agents {
             fleet.take_next_run(Time::ZERO, LaneId(lane));
@@ -234,6 +249,7 @@ impl<'t> Fleet<'t> {
             agent: Agent::new(recorded),
             session,
             realms: self.realms_of(run),
+            lives: vec![None; threads],
             first_thread: ThreadId(self.next_thread),
             lane,
             calls: vec![Vec::new(); threads],
@@ -327,6 +343,38 @@ impl<'t> Fleet<'t> {
         }
     }
 
+    /// Returns where a call's content lives: what was last used longer ago than a lifetime is found nowhere any more.
+    fn living(&mut self, now: Time, run: RunId, thread: u32) -> Realms {
+        let running = self.running.get_mut(&run).expect("it is under way");
+        let first = running.realms;
+        let Some(lifetime) = self.plan.conduct.cache_lifetime else {
+            return first;
+        };
+        let next = &mut self.next_realm;
+        let mut renew = |life: Life| {
+            let ended = now - life.used > lifetime;
+            let realm = if ended { *next } else { life.realm };
+            *next -= u32::from(ended);
+            Life { realm, used: now }
+        };
+        let begins = |realm| Life { realm, used: now };
+        let head = self.heads.get(&first.head).copied();
+        let head = renew(head.unwrap_or_else(|| begins(first.head)));
+        self.heads.insert(first.head, head);
+        let own = &mut running.lives[thread as usize];
+        // What followed a head that has died died with it, for conversations that only begin now as well.
+        let fresh = if head.realm == first.head {
+            first.private
+        } else {
+            head.realm
+        };
+        let private = *own.insert(renew(own.unwrap_or_else(|| begins(fresh))));
+        Realms {
+            head: head.realm,
+            private: private.realm,
+        }
+    }
+
     fn call(&mut self, now: Time, run: RunId, need: Need, sink: &mut impl Sink) -> Call {
         let Need::Call {
             thread,
@@ -339,6 +387,7 @@ impl<'t> Fleet<'t> {
         else {
             unreachable!("only calls come here")
         };
+        let realms = self.living(now, run, thread);
         let running = self
             .running
             .get_mut(&run)
@@ -363,7 +412,7 @@ impl<'t> Fleet<'t> {
             output: recorded.output,
             output_tokens: recorded.output_tokens,
             output_shared: self.plan.conduct.history == History::Said,
-            realms: running.realms,
+            realms,
             seen,
             seen_computed: recorded.seen_computed.min(seen).min(computed_limit),
             again: recorded.again,

@@ -142,6 +142,8 @@ pub struct Head {
     pub seed: u64,
     /// Settings that made the trace another than the recorded one.
     pub settings: BTreeMap<String, String>,
+    /// What things cost, by the full keys of settings.
+    pub prices: BTreeMap<String, f64>,
     /// What answers.
     pub point: OperatingPoint,
     /// How prompts were put: `tokens` or `chat`.
@@ -165,6 +167,9 @@ struct Begun {
     warm_start: bool,
     retries: u32,
     settings: BTreeMap<String, String>,
+    /// Absent from journals of before there were prices.
+    #[serde(default)]
+    prices: BTreeMap<String, f64>,
     rig: String,
     engine: Option<String>,
     engine_version: Option<String>,
@@ -193,6 +198,7 @@ impl From<&Head> for Begun {
             warm_start: conduct.warm_start,
             retries: conduct.retries.limit,
             settings: head.settings.clone(),
+            prices: head.prices.clone(),
             rig: point.name.clone(),
             engine: point.engine.clone(),
             engine_version: point.engine_version.clone(),

@@ -262,6 +262,38 @@ real! {
     Joules,
     /// US dollars.
     Money,
+    /// US dollars for a kilowatt-hour.
+    MoneyPerKwh,
+    /// US dollars for a million tokens.
+    MoneyPerMtok,
+}
+
+impl Watts {
+    /// Returns the energy of drawing this for so long.
+    pub fn over(self, span: Span) -> Joules {
+        Joules(self.0 * span.secs())
+    }
+}
+
+impl Joules {
+    /// Returns the energy in watt-hours.
+    pub fn watt_hours(self) -> f64 {
+        self.0 / 3600.0
+    }
+}
+
+impl MoneyPerKwh {
+    /// Returns what this energy costs.
+    pub fn of(self, energy: Joules) -> Money {
+        Money(self.0 * energy.0 / 3.6e6)
+    }
+}
+
+impl MoneyPerMtok {
+    /// Returns what so many tokens cost.
+    pub fn of(self, tokens: Tokens) -> Money {
+        Money(self.0 * tokens.as_f64() / 1e6)
+    }
 }
 
 additive!(Span, Tokens, Bytes, Flops, Watts, Joules, Money);

@@ -171,6 +171,7 @@ pub(crate) fn server_of(cell: &Cell, catalog: &Catalog) -> Server {
         state_bytes: model.state_bytes_per_sequence.value.0,
         host_bytes_per_sec: 5e9,
         split_over_two: cell.hardware.starts_with("2x-"),
+        drafts: 0,
     })
 }
 
@@ -189,6 +190,8 @@ pub(crate) fn recorded_server() -> Server {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     })
 }
 
@@ -259,9 +262,11 @@ pub(crate) fn fleet_freedom(point: &FleetPoint, catalog: &Catalog) -> Freedom {
             true,
             true,
             true,
+            false,
         ],
         least,
         slack_s: 0.0,
+        prior: None,
     }
 }
 
@@ -277,9 +282,12 @@ pub(crate) fn recorded_freedom(model: &Model) -> Freedom {
         } else {
             RECORDED_DENSE
         }],
-        free: [true, sparse, false, false, true, false, true, true, false],
+        free: [
+            true, sparse, false, false, true, false, true, true, false, false,
+        ],
         least,
         slack_s: 0.05,
+        prior: None,
     }
 }
 
@@ -290,6 +298,7 @@ fn form(model: &Model, kv_imbalance: f64, short_tokens: u64) -> Form {
         expert_share: moe.map_or(0.0, |moe| f64::from(moe.per_token) / f64::from(moe.experts)),
         kv_imbalance,
         short_tokens,
+        vector_tokens: 0,
         overlap: 1.0,
     }
 }

@@ -2,12 +2,20 @@
 
 use super::assess::{Fleet, Found, Recorded, RunErrors};
 use super::points;
+use super::published::{Published, PublishedRig};
+use laptime::catalog::efficiency::{Learned, TERM_NAMES};
+use laptime::catalog::{Calibration, CapturedGraphs, Catalog, HeldOut, RigProfile};
+use laptime::known::Trust;
+use laptime::report::profile::{coefficients, file, held_out, number};
 use laptime::rig::cost::Coefficients;
 use laptime::study::calibrate::{Errors, interval_80};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// The least reach of an interval from a handful of runs: two states of one machine were this far apart.
 const STATE_REACH: f64 = 1.09;
+/// A rig whose points predict each other worse than this is no better than an estimate, and is not shipped.
+const FAR_OFF: f64 = 0.10;
 /// The least reach of an interval from many cells of one day: runs of one machine in one state were this far apart.
 const RUN_REACH: f64 = 1.05;
 
@@ -160,52 +168,143 @@ fn recorded_body(table: &str, what: &str, runs: &[RunErrors], with: &Coefficient
     text
 }
 
-fn coefficients(table: &str, with: &Coefficients) -> String {
-    let mut text = format!("\n[{table}.coefficients]\n");
-    let mut line = |name: &str, value: f64| {
-        let _ = writeln!(text, "{name} = {}", number(value));
-    };
-    line("weights_s", with.weights_s);
-    line("experts_s", with.experts_s);
-    line("row_s", with.row_s);
-    line("second_row_s", with.second_row_s);
-    line("kv_s", with.kv_s);
-    if let Some(short) = with.kv_short_s {
-        line("kv_short_s", short);
-        line("short_tokens", with.short_tokens as f64);
-    }
-    line("kv_imbalance", with.kv_imbalance);
-    line("token_s", with.token_s);
-    line("half_tokens", with.half_tokens);
-    line("attention_s", with.attention_s);
-    line("request_s", with.request_s);
-    line("expert_share", with.expert_share);
-    line("overlap", with.overlap);
-    text
-}
-
-/// Returns a number with seven digits, or all of it where it is short.
-fn number(value: f64) -> String {
-    let plain = value.to_string();
-    if plain.len() <= 8 {
-        plain
-    } else {
-        format!("{value:.6e}")
-    }
-}
-
 fn error(table: &str, what: &str, errors: &[f64], how: &str, least: f64) -> String {
     let Some(sum) = Errors::of(errors) else {
         return String::new();
     };
     let reach = interval_80(errors).1.max(least);
-    format!(
-        "\n[{table}.error]\nwhat = \"{what}\"\ncount = {}\nmedian = {:.4}\np90 = {:.4}\n\
-         interval_from_ratio = {:.4}\ninterval_to_ratio = {:.4}\ninterval = \"{how}\"\n",
-        sum.count,
-        sum.median,
-        sum.p90,
-        1.0 / reach,
-        reach,
-    )
+    let error = HeldOut {
+        what: what.to_string(),
+        count: sum.count as u32,
+        median: sum.median,
+        p90: sum.p90,
+        interval: (1.0 / reach, reach),
+        interval_from: how.to_string(),
+    };
+    held_out(table, &error)
+}
+
+/// Returns the table of learned efficiencies.
+pub(crate) fn efficiencies(table: &[Learned]) -> String {
+    let mut text = String::from(
+        "# Written by `cargo run --release --example accuracy` from docs/measurements; see docs/model.md for the terms.\n",
+    );
+    for one in table {
+        let chip = one.chip.as_deref().unwrap_or("any");
+        let _ = writeln!(
+            text,
+            "\n[[efficiency]]\nchip = \"{chip}\"\nengine = \"{}\"\nbackend = \"{}\"\npath = \"{}\"\nsparse = {}\npoints = {}",
+            one.engine,
+            one.backend,
+            one.path.word(),
+            one.sparse,
+            one.points
+        );
+        text.push_str("[efficiency.terms]\n");
+        for (name, value) in TERM_NAMES.iter().zip(one.efficiency.terms) {
+            if value > 0.0 {
+                let _ = writeln!(text, "{name} = {}", number(value));
+            }
+        }
+        if let Some(half) = one.efficiency.half_tokens {
+            let _ = writeln!(text, "half_tokens = {}", number(half));
+        }
+        if let Some(error) = &one.error {
+            text.push_str(held_out("efficiency", error).trim_start());
+        }
+    }
+    text
+}
+
+/// Returns the rigs to ship: of every machine, engine and model of the catalogue that was measured enough and has no
+/// profile of its own study, the one with the backend that is usual there, else the one with the most points.
+pub(crate) fn shipped<'p>(
+    published: &'p Published,
+    found: &Found,
+    catalog: &Catalog,
+) -> Vec<&'p PublishedRig> {
+    let mut best: BTreeMap<[&str; 3], (&PublishedRig, (bool, usize))> = BTreeMap::new();
+    for rig in &published.rigs {
+        let (Ok(hardware), Ok(engine)) =
+            (catalog.hardware(&rig.hardware), catalog.engine(&rig.engine))
+        else {
+            continue;
+        };
+        let own = |model: &str| model == rig.model;
+        let studied = found.fleet.iter().any(|one| {
+            one.point.engine == rig.engine
+                && own(one.point.model)
+                && one.point.hardware.contains(&rig.hardware.as_str())
+        }) || (rig.hardware == "rtx-pro-6000"
+            && rig.engine == "vllm"
+            && found.recorded.iter().any(|one| own(one.model)));
+        let old = published.points[rig.points[0]].group(&hardware.chip).old;
+        if catalog.model(&rig.model).is_err() || old || studied || rig.fit.errors.median > FAR_OFF {
+            continue;
+        }
+        let usual = engine.backend(hardware.platform) == Some(rig.backend.as_str());
+        let rank = (usual, rig.fit.errors.count);
+        let key = [&rig.hardware, &rig.engine, &rig.model].map(String::as_str);
+        if best.get(&key).is_none_or(|(_, other)| rank > *other) {
+            best.insert(key, (rig, rank));
+        }
+    }
+    best.into_values().map(|(rig, _)| rig).collect()
+}
+
+/// Returns the file of a rig that was fitted to published points: its name and text.
+pub(crate) fn published_file(
+    rig: &PublishedRig,
+    published: &Published,
+    catalog: &Catalog,
+) -> (String, String) {
+    let engine = catalog.engine(&rig.engine).expect("it is in the catalogue");
+    let version = &engine.default_version;
+    let ids: Vec<&str> = rig
+        .points
+        .iter()
+        .map(|&at| published.points[at].id.as_str())
+        .collect();
+    let errors: Vec<f64> = rig.fit.held_out.iter().map(|held| held.error).collect();
+    let reach = interval_80(&errors).1.max(RUN_REACH);
+    let captured = if rig.engine == "vllm" {
+        CapturedGraphs::Vllm
+    } else {
+        CapturedGraphs::None
+    };
+    let profile = RigProfile {
+        hardware: rig.hardware.clone(),
+        engine: rig.engine.clone(),
+        engine_version: version.to_string(),
+        model: rig.model.clone(),
+        captured_graphs: captured,
+        trust: Trust::Calibrated,
+        default: Calibration {
+            what: format!("{} under {} ({})", rig.host, rig.engine, rig.backend),
+            calibrated_on: vec![format!(
+                "{} published points of docs/measurements/published_points.csv, {} to {}",
+                rig.fit.errors.count,
+                ids[0],
+                ids[ids.len() - 1]
+            )],
+            coefficients: rig.fit.coefficients,
+            priors: rig.fit.priors.clone(),
+            error: Some(HeldOut {
+                what: "published rates, each left out in turn".to_string(),
+                count: rig.fit.errors.count as u32,
+                median: rig.fit.errors.median,
+                p90: rig.fit.errors.p90,
+                interval: (1.0 / reach, reach),
+                interval_from: "leave-one-out errors: the rank that covers 80 %, symmetric as a ratio, at least the 5 % by which runs of one machine differ".to_string(),
+            }),
+        },
+        variants: BTreeMap::new(),
+        notes: vec![
+            "benchmark rates as published, of one machine; what they do not show is what other models and machines lead one to expect".to_string(),
+            format!("measured with build {} and the {} backend; taken to behave as version {version}", rig.version, rig.backend),
+        ],
+    };
+    let name = format!("{}.{}.{}.toml", rig.hardware, rig.engine, rig.model);
+    let comment = "Written by `cargo run --release --example accuracy`; see docs/accuracy.md.";
+    (name, file(&profile, comment))
 }

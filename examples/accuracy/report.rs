@@ -2,6 +2,8 @@
 
 use super::assess::{CellErrors, Fleet, Found, Recorded, RunErrors, decode_step_s};
 use super::points::{DECODE_SHARE_OF_MAY, KV_IMBALANCE, PROMPT_SHARE_OF_MAY, SECOND_ROW};
+use super::published::Published;
+use super::rates;
 use laptime::study::calibrate::{Errors, interval_80};
 use std::fmt::Write as _;
 
@@ -9,7 +11,7 @@ const INTRO: &str = "\
 # How far predictions are off
 
 Written by `cargo run --release --example accuracy` from the tables in `docs/measurements`; the same run writes the
-profiles in `src/catalog/data/rig`. Do not edit it by hand. What the terms mean stands in `docs/model.md`.
+profiles in `src/catalog/data/rig` and the efficiencies in `src/catalog/data/efficiency.toml`. Do not edit it by hand. What the terms mean stands in `docs/model.md`.
 
 Errors are |predicted / measured - 1| unless they carry a sign. *Held out* means that the cell or run was not in the
 fit that predicts it. *In the fit* means that it was, so that figure says how well the equation can follow the
@@ -55,8 +57,13 @@ const CAUSES: &[(&str, &str)] = &[
 const NOT_MET: &str = "\
 ## What is not met, and what is not known
 
-- Nothing here measures more than four sequences at a time. Every figure beyond is extrapolated by terms that are
-  physical but were fitted at 1 and 4.
+- Cells and runs measure at most four sequences at a time. Beyond, their rigs are extrapolated by terms that are
+  physical but were fitted at 1 and 4; published rates reach 256 and more, on other rigs.
+- Prefill of a model or machine that was never seen is a third to a half off at p90: rates depend on kernels for one
+  format on one chip. Published prompts of 1 to 64 tokens on builds of 2025 are the worst.
+- Waits for the first token under load were published without saying how calls arrived, and are not predicted.
+- Several cards, AMDVLK, runs without flash attention, and models whose shape is not known are not predicted.
+- Rows of one source repeat each other's mistakes, and most points come from Strix Halo.
 - The DGX Spark, M5 Max and Strix Halo were measured by one study, on one machine each, in one month.
 - Qwen3.6-27B AWQ: one default cannot serve both states of the machine. Runs that mostly decode are off by up to
   5 % with it, in opposite directions; naming the state removes most of that.
@@ -78,13 +85,15 @@ const NOT_MET: &str = "\
 ";
 
 /// Returns the whole document.
-pub(crate) fn markdown(found: &Found) -> String {
+pub(crate) fn markdown(found: &Found, published: &Published, shipped: usize) -> String {
     let mut text = String::from(INTRO);
+    rates::bars(&mut text, found, published);
     summary(&mut text, found);
     fleet(&mut text, &found.fleet);
     worst(&mut text, &found.fleet);
     recorded(&mut text, &found.recorded);
     contended(&mut text, found);
+    rates::section(&mut text, published, shipped);
     text.push_str(NOT_MET);
     steps(&mut text, found);
     text

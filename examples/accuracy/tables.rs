@@ -90,6 +90,11 @@ pub(crate) fn read(folder: &Path) -> Tables {
     }
 }
 
+/// Returns columns of a table as they are written.
+pub(crate) fn texts<const N: usize>(file: &Path, columns: [&str; N]) -> Vec<[String; N]> {
+    rows(file, |row| columns.map(|column| row.text(column)))
+}
+
 /// A row under its heading.
 struct Row<'a> {
     file: &'a Path,

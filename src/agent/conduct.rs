@@ -101,6 +101,8 @@ pub struct Conduct {
     pub warm_start: bool,
     /// What to do about calls that fail for now.
     pub retries: Retries,
+    /// How long what is cached lives after it was last used; nothing where no lifetime ends it.
+    pub cache_lifetime: Option<Span>,
 }
 
 impl Default for Conduct {
@@ -117,6 +119,7 @@ impl Default for Conduct {
                 pause: Span(1_000_000_000),
                 longest: Span(60_000_000_000),
             },
+            cache_lifetime: None,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::known::Known;
-use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Money, Watts};
+use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Money, Span, Watts};
 
 /// The family of drivers that an engine needs a backend for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -111,11 +111,22 @@ pub struct Link {
     pub kind: String,
     /// Rate in each direction.
     pub bandwidth: Known<BytesPerSec>,
+    /// Seconds that one small message takes from device to device.
+    pub latency_s: Known<f64>,
 }
 
-/// Electrical power. All but `wall` are per device.
+impl Link {
+    /// Returns whether every device reaches every other at once, rather than in a ring.
+    pub fn switched(&self) -> bool {
+        self.kind == "nvlink"
+    }
+}
+
+/// Electrical power. All but `wall`, `wall_idle` and `rest` are per device.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Power {
+    /// True when the processor and the GPU share one limit, so that whatever else runs takes from the engine.
+    pub shared_package: bool,
     /// What the device is allowed to draw.
     pub limit: Option<Known<Watts>>,
     /// Drawn with a model loaded and nothing to do.
@@ -124,8 +135,45 @@ pub struct Power {
     pub decode: Option<Known<Watts>>,
     /// Drawn while prefilling.
     pub prefill: Option<Known<Watts>>,
+    /// Drawn in attention, where an engine's leaves the device waiting.
+    pub attention: Option<AttentionPower>,
+    /// Drawn by all of the machine that is not the device, under load.
+    pub rest: Option<Known<Watts>>,
     /// Drawn at the wall by the whole machine under load.
     pub wall: Option<Known<Watts>>,
+    /// Drawn at the wall by the whole machine with nothing to do.
+    pub wall_idle: Option<Known<Watts>>,
+    /// What lower limits were measured to cost, from the highest limit down.
+    pub caps: Vec<PowerCap>,
+}
+
+/// What a device draws in an engine's attention.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionPower {
+    /// The engine that it was seen with.
+    pub engine: String,
+    /// What is drawn.
+    pub watts: Known<Watts>,
+}
+
+/// A power limit below the usual one, and the share of each rate that it leaves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PowerCap {
+    /// The limit of one device.
+    pub limit: Known<Watts>,
+    /// Of the rate at which a single stream is written, which memory bounds.
+    pub memory_rate: Known<f64>,
+    /// Of the rate at which a large batch is computed.
+    pub compute_rate: Known<f64>,
+}
+
+/// How a machine slows while it works hard for long.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Thermal {
+    /// How much more prefill than anything else it takes until it does.
+    pub after: Known<Span>,
+    /// How many times as long prefill takes from then on.
+    pub prefill_time: Known<f64>,
 }
 
 /// What the whole machine costs.
@@ -172,6 +220,8 @@ pub struct Hardware {
     pub host_link: Option<Known<BytesPerSec>>,
     /// What it draws.
     pub power: Power,
+    /// How it slows under sustained load, where that was seen.
+    pub thermal: Option<Thermal>,
     /// What it costs.
     pub price: Option<Price>,
     /// What else a user should know.

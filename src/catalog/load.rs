@@ -17,11 +17,15 @@
 //! bandwidth = { value = 1008, unit = "GB/s", source = "label", trust = "datasheet" }
 //! ```
 
+mod claim;
+mod efficiency;
 mod engine;
 mod hardware;
 mod model;
 mod read;
 mod rig;
+#[cfg(test)]
+mod schemas;
 
 use std::fmt;
 use std::io;
@@ -46,6 +50,9 @@ macro_rules! embed {
 pub(super) const HARDWARE: Embedded = embed!["hardware":
     "2x-dgx-spark",
     "2x-rtx-pro-6000",
+    "8x-b200",
+    "8x-h100",
+    "8x-h200",
     "a100-80gb",
     "b200",
     "dgx-spark",
@@ -107,10 +114,25 @@ pub(super) const MODELS: Embedded = embed!["model":
 
 pub(super) const RIGS: Embedded = embed!["rig":
     "2x-rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
+    "b200.trt-llm.gpt-oss-120b-mxfp4",
+    "b200.trt-llm.llama-3.1-70b-nvfp4",
+    "b200.vllm.gpt-oss-120b-mxfp4",
+    "b200.vllm.llama-3.1-70b-fp8",
+    "b200.vllm.llama-3.1-70b-nvfp4",
+    "dgx-spark.llama.cpp.gpt-oss-20b-mxfp4",
+    "dgx-spark.llama.cpp.qwen3-coder-30b-a3b-q8_0",
     "dgx-spark.llama.cpp.qwen3.6-27b-q8_0",
     "dgx-spark.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "h100.trt-llm.llama-3.1-8b-bf16",
+    "h200.trt-llm.gpt-oss-120b-mxfp4",
+    "h200.trt-llm.llama-3.1-70b-fp8",
+    "h200.vllm.gpt-oss-120b-mxfp4",
+    "h200.vllm.llama-3.1-8b-fp8",
+    "m5-max-40.llama.cpp.qwen3.6-27b-q4_k_m",
     "m5-max-40.llama.cpp.qwen3.6-27b-q8_0",
+    "m5-max-40.llama.cpp.qwen3.6-35b-a3b-q4_k_m",
     "m5-max-40.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "m5-max-40.mlx-lm.qwen3.6-35b-a3b-mlx-4bit",
     "rtx-pro-6000.llama.cpp.qwen3.6-27b-q8_0",
     "rtx-pro-6000.vllm.qwen3-coder-next-awq",
     "rtx-pro-6000.vllm.qwen3.6-27b-awq",
@@ -118,7 +140,34 @@ pub(super) const RIGS: Embedded = embed!["rig":
     "rtx-pro-6000.vllm.qwen3.6-35b-a3b-fp8",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-27b-q8_0",
     "strix-halo-evo-x2.llama.cpp.qwen3.6-35b-a3b-q8_0",
+    "strix-halo-framework.llama.cpp.glm-4.7-flash-bf16",
+    "strix-halo-framework.llama.cpp.glm-4.7-flash-ud-q8_k_xl",
+    "strix-halo-framework.llama.cpp.gpt-oss-20b-mxfp4",
+    "strix-halo-framework.llama.cpp.qwen3.6-27b-q8_0",
+    "strix-halo-framework.llama.cpp.qwen3.6-27b-ud-q8_k_xl",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-bf16",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-ud-q4_k_xl",
+    "strix-halo-framework.llama.cpp.qwen3.6-35b-a3b-ud-q8_k_xl",
 ];
+
+/// The published claims that the program carries.
+const CLAIMS: (&str, &str) = ("claims.toml", include_str!("data/claims.toml"));
+
+/// Reads a file of one kind and returns every field that was asked for.
+#[cfg(test)]
+fn fields_asked(kind: &str, name: &str, text: &str) -> std::collections::BTreeSet<String> {
+    let file = File::new(name, text);
+    match kind {
+        "hardware" => drop(hardware::read(&file).unwrap()),
+        "engine" => drop(engine::read(&file).unwrap()),
+        "model" => drop(model::read(&file).unwrap()),
+        "rig" => drop(rig::read(&file).unwrap()),
+        _ => drop(claim::read(&file).unwrap()),
+    }
+    file.asked()
+}
+/// What was learned of machines under engines.
+const EFFICIENCIES: &str = include_str!("data/efficiency.toml");
 
 /// A place in a catalogue file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -240,7 +289,7 @@ impl CatalogError {
 /// Reads the files inside the program.
 pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     let mut catalog = Catalog::default();
-    let mut layer = Layer::new(&mut catalog);
+    let mut layer = Layer::new(&mut catalog, false);
     for (name, text) in HARDWARE {
         layer.hardware(name, text)?;
     }
@@ -253,12 +302,22 @@ pub(super) fn builtin() -> Result<Catalog, CatalogError> {
     for (name, text) in RIGS {
         layer.rig(name, text)?;
     }
+    catalog.claims = claim::read(&File::new(CLAIMS.0, CLAIMS.1))?;
+    catalog.efficiencies = efficiency::read(&File::new("efficiency.toml", EFFICIENCIES))?;
     Ok(catalog)
 }
 
-/// Reads a folder of files over `catalog`; an entry replaces the one of the same name whole.
+/// Reads a folder of files over `catalog`, or a single rig file; an entry replaces the one of the same name whole.
 pub(super) fn overlay(catalog: &mut Catalog, folder: &Path) -> Result<(), CatalogError> {
-    let mut layer = Layer::new(catalog);
+    let mut layer = Layer::new(catalog, true);
+    if folder.is_file() {
+        let name = folder.display().to_string();
+        let text = std::fs::read_to_string(folder).map_err(|source| CatalogError::Read {
+            path: folder.to_path_buf(),
+            source,
+        })?;
+        return layer.rig(&name, &text);
+    }
     let mut files = 0;
     for kind in ["hardware", "engine", "model", "rig"] {
         for path in toml_files(&folder.join(kind))? {
@@ -320,11 +379,14 @@ struct Layer<'a> {
     engines: Taken,
     models: Taken,
     rigs: Taken,
+    /// Whether the files are a user's, whose place is told.
+    of_user: bool,
 }
 
 impl Layer<'_> {
-    fn new(catalog: &mut Catalog) -> Layer<'_> {
+    fn new(catalog: &mut Catalog, of_user: bool) -> Layer<'_> {
         Layer {
+            of_user,
             catalog,
             hardware: Taken(Vec::new()),
             engines: Taken(Vec::new()),
@@ -333,11 +395,19 @@ impl Layer<'_> {
         }
     }
 
+    fn note(&mut self, what: What, entry: &str, file: &str) {
+        if self.of_user {
+            let key = (what, entry.to_string());
+            self.catalog.origins.insert(key, file.to_string());
+        }
+    }
+
     fn hardware(&mut self, name: &str, text: &str) -> Result<(), CatalogError> {
         let file = File::new(name, text);
         let entry = hardware::read(&file)?;
         self.hardware
             .claim(&file, What::Hardware, &entry.name, &entry.aliases)?;
+        self.note(What::Hardware, &entry.name, name);
         self.catalog.hardware.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -347,6 +417,7 @@ impl Layer<'_> {
         let entry = engine::read(&file)?;
         self.engines
             .claim(&file, What::Engine, &entry.name, &entry.aliases)?;
+        self.note(What::Engine, &entry.name, name);
         self.catalog.engines.insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -356,6 +427,7 @@ impl Layer<'_> {
         for entry in model::read(&file)? {
             self.models
                 .claim(&file, What::Model, &entry.name, &entry.aliases)?;
+            self.note(What::Model, &entry.name, name);
             self.catalog.models.insert(entry.name.clone(), entry);
         }
         Ok(())
@@ -365,6 +437,7 @@ impl Layer<'_> {
         let file = File::new(name, text);
         let entry = rig::read(&file)?;
         self.rigs.claim(&file, What::Rig, &entry.name(), &[])?;
+        self.note(What::Rig, &entry.name(), name);
         self.catalog.rigs.insert(entry.name(), entry);
         Ok(())
     }

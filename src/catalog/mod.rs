@@ -5,6 +5,8 @@
 //! and nothing here knows how an engine behaves.
 
 pub mod args;
+pub mod claim;
+pub mod efficiency;
 pub mod engine;
 pub mod hardware;
 pub mod load;
@@ -16,8 +18,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use claim::Claim;
 pub use engine::{EngineProfile, Point, Setting, SettingError, SettingKind, SettingValue, Version};
-pub use hardware::{Compute, Hardware, Link, Platform, Power, Precision, Price};
+pub use hardware::{
+    AttentionPower, Compute, Hardware, Link, Platform, Power, PowerCap, Precision, Price, Thermal,
+};
 pub use load::CatalogError;
 pub use model::{Model, Moe, Shape, WeightsFrom};
 pub use rig::{Calibration, CapturedGraphs, Coefficients, HeldOut, RigProfile};
@@ -29,10 +34,14 @@ pub struct Catalog {
     models: BTreeMap<String, Model>,
     engines: BTreeMap<String, EngineProfile>,
     rigs: BTreeMap<String, RigProfile>,
+    claims: Vec<Claim>,
+    /// The files of entries that are not built in, by kind and name.
+    origins: BTreeMap<(What, String), String>,
+    efficiencies: Vec<efficiency::Learned>,
 }
 
 /// The kinds of names that can be looked up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum What {
     /// A machine.
     Hardware,
@@ -131,6 +140,23 @@ impl Catalog {
     /// Returns every calibrated operating point in name order.
     pub fn all_rig_profiles(&self) -> impl Iterator<Item = &RigProfile> {
         self.rigs.values()
+    }
+
+    /// Returns the file that an entry comes from, unless it is built in. A rig's name has its three parts.
+    pub fn origin(&self, what: What, name: &str) -> Option<&str> {
+        self.origins
+            .get(&(what, name.to_string()))
+            .map(String::as_str)
+    }
+
+    /// Returns what others have published about these machines, to be checked.
+    pub fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
+    /// Returns the efficiencies that were learned from measurements.
+    pub fn efficiencies(&self) -> &[efficiency::Learned] {
+        &self.efficiencies
     }
 
     /// Returns every machine in name order.

@@ -43,6 +43,8 @@ pub struct Shape {
     pub compressed_kv: bool,
     /// Entries of the vocabulary.
     pub vocab: u32,
+    /// Layers for multi-token prediction, which none of the other figures counts.
+    pub mtp_layers: u32,
 }
 
 impl Shape {

@@ -14,7 +14,7 @@ use crate::known::Trust;
 ///
 /// With B decode rows at contexts c, prompt chunks of n tokens at depth s, and T = B + sum of n:
 ///
-/// `weights + experts S(T) + row B + second_row [B>1] + kv K + token T^2/(T+h) + attention sum n (s + n/2)`
+/// `weights + experts S(T) + row B + second_row [B>1] + matrix [T>v] + kv K + token T^2/(T+h) + attention sum n (s + n/2) + link T`
 ///
 /// where `S(T) = 1 - (1 - k/E)^T` and `K = sum c + imbalance (B max c - sum c)`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -43,10 +43,16 @@ pub struct Coefficients {
     pub attention_s: f64,
     /// Taking in a request: tokenizing, templates, HTTP.
     pub request_s: f64,
+    /// What a pass of more than [`Coefficients::vector_tokens`] costs beside: its weights go through kernels for matrices.
+    pub matrix_s: f64,
+    /// The most tokens that kernels for single vectors still serve.
+    pub vector_tokens: u64,
     /// The share of experts that one token uses: k/E; 0 for dense models.
     pub expert_share: f64,
     /// What a graph costs whose successor runs on the other half of the hardware meanwhile: 1 alone, 0.5 for two cards.
     pub overlap: f64,
+    /// Passing on what was computed of one token to other devices; 0 in measurements, which hold it in other terms.
+    pub link_token_s: f64,
 }
 
 /// Which batch sizes the engine has captured as graphs; a decode batch is padded up to the next one.

@@ -1,13 +1,14 @@
 //! `laptime list`: what rigs can be made of, where each figure comes from, and how far it can be trusted.
 
+mod check;
+mod whole;
+
 use super::output;
-use super::rigs::{self, RECORDED};
-use crate::catalog::{Catalog, EngineProfile, Hardware, Model, Platform};
+use super::rigs;
+use super::talk;
+use crate::catalog::{self as entries, EngineProfile, Hardware, Model, Platform};
 use crate::error::Error;
 use crate::report::catalog::{self, Entry, Figure, bandwidth, compute};
-use crate::report::text::{counted, percent};
-use crate::study;
-use crate::trace::compile::Compiler;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -26,6 +27,16 @@ pub(super) struct List {
     /// Answer as JSON, sources included.
     #[arg(long)]
     json: bool,
+    /// With `hardware`: whether a claimed speed can be true, such as "llama-3.1-70b-q4_k_m 45 tok/s"; add `prefill`,
+    /// `aggregate x16`, or a context as `@8k`.
+    #[arg(long, value_name = "CLAIM")]
+    check: Option<String>,
+    /// With `rigs`: those that cannot be, and why.
+    #[arg(long)]
+    cannot: bool,
+    /// With `claims`: as the document docs/claims.md.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// A folder of hardware, engine and model files laid over the built-in catalogue; may be repeated.
     #[arg(long, value_name = "DIR")]
     catalog: Vec<PathBuf>,
@@ -41,28 +52,72 @@ enum What {
     Engines,
     /// Models with their quantisation.
     Models,
+    /// Published speeds, and whether they can be true.
+    Claims,
 }
 
 impl List {
     /// Looks up and prints.
     pub(super) fn run(self) -> Result<(), Error> {
+        self.fits_together()?;
         let catalog = rigs::catalog(&self.catalog)?;
-        let mut entries = match self.what {
-            What::Rigs => whole_rigs(&catalog),
+        if let Some(claim) = &self.check {
+            return check::one(claim, &self.words, self.json, &catalog);
+        }
+        let from = |what, name: &str| catalog.origin(what, name).map(ToString::to_string);
+        let mut entries: Vec<Entry> = match self.what {
+            What::Claims => {
+                return check::published(&self.words, self.json, self.markdown, &catalog);
+            }
+            What::Rigs if self.cannot => whole::that_cannot_be(&catalog),
+            What::Rigs => whole::all(&catalog),
             What::Hardware => catalog.all_hardware().map(hardware).collect(),
             What::Engines => catalog.all_engines().map(engine).collect(),
             What::Models => catalog.all_models().map(model).collect(),
         };
+        for entry in &mut entries {
+            entry.from = match self.what {
+                What::Hardware => from(entries::What::Hardware, &entry.name),
+                What::Engines => from(entries::What::Engine, &entry.name),
+                What::Models => from(entries::What::Model, &entry.name),
+                What::Rigs | What::Claims => from(entries::What::Rig, &entry.name),
+            };
+        }
         entries.retain(|entry| self.words.iter().all(|word| entry.is_called(word)));
+        if entries.is_empty() && matches!(self.what, What::Rigs) && !self.cannot {
+            talk::note(
+                false,
+                "no rig is called that; with --cannot the list says which cannot be, and why",
+            );
+        }
         if self.json {
             let mut text = Vec::new();
             catalog::write(&mut text, &entries).map_err(Error::stdout)?;
             return output::print(&String::from_utf8_lossy(&text));
         }
+        if self.cannot {
+            return output::print(&catalog::render_cannot(&entries, output::look()));
+        }
         if matches!(self.what, What::Rigs) && self.words.is_empty() {
-            entries = by_model(&entries);
+            entries = whole::by_model(&entries);
         }
         output::print(&catalog::render(&entries, self.sources, output::look()))
+    }
+
+    /// Refuses flags that do nothing for what is listed.
+    fn fits_together(&self) -> Result<(), Error> {
+        let wrong = if self.check.is_some() && !matches!(self.what, What::Hardware) {
+            "--check belongs to `laptime list hardware`"
+        } else if self.cannot && !matches!(self.what, What::Rigs) {
+            "--cannot belongs to `laptime list rigs`"
+        } else if self.cannot && self.words.is_empty() && !self.json {
+            "--cannot would list thousands; name a part of those you mean"
+        } else if self.markdown && !matches!(self.what, What::Claims) {
+            "--markdown belongs to `laptime list claims`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::usage(wrong).with_help("see `laptime list --help`"))
     }
 }
 
@@ -101,7 +156,9 @@ fn hardware(of: &Hardware) -> Entry {
         ("power_idle_w", &of.power.idle),
         ("power_decode_w", &of.power.decode),
         ("power_prefill_w", &of.power.prefill),
+        ("power_rest_w", &of.power.rest),
         ("power_wall_w", &of.power.wall),
+        ("power_wall_idle_w", &of.power.wall_idle),
     ] {
         figures.extend(
             known.as_ref().map(|known| {
@@ -201,54 +258,4 @@ fn engine(of: &EngineProfile) -> Entry {
         note: of.note.clone(),
         ..Entry::plain(of.name.clone(), &of.title, columns, None)
     }
-}
-
-/// Returns every rig that can be simulated and holds its model.
-fn whole_rigs(catalog: &Catalog) -> Vec<Entry> {
-    let mut entries = vec![recorded()];
-    // Which rigs can be built is known by building them; nothing is replayed on these.
-    let nothing = Compiler::default().finish().content;
-    for hardware in catalog.all_hardware() {
-        let room = hardware.usable_total();
-        let fits = |model: &&Model| model.weights.value < room;
-        for engine in catalog.all_engines() {
-            for model in catalog.all_models().filter(fits) {
-                let name = format!("{}/{}/{}", hardware.name, engine.name, model.name);
-                if let Ok(rig) = study::rig::build(&name, &[], catalog, &nothing) {
-                    let share = percent(model.weights.value.as_f64(), room.as_f64());
-                    let columns = vec![format!("weights fill {share} of memory")];
-                    entries.push(Entry::plain(name, "", columns, Some(rig.point.trust)));
-                }
-            }
-        }
-    }
-    entries
-}
-
-fn recorded() -> Entry {
-    let title = "every call takes the time it took when it was recorded";
-    Entry::plain(RECORDED.to_string(), title, Vec::new(), None)
-}
-
-/// Returns one entry for the rigs that differ in their model alone.
-fn by_model(rigs: &[Entry]) -> Vec<Entry> {
-    let mut groups: Vec<(String, u64)> = Vec::new();
-    for rig in rigs {
-        let Some((group, _)) = rig.name.rsplit_once('/') else {
-            continue;
-        };
-        match groups.last_mut() {
-            Some((last, count)) if last == group => *count += 1,
-            _ => groups.push((group.to_string(), 1)),
-        }
-    }
-    let grouped = groups.into_iter().map(|(group, count)| {
-        Entry::plain(
-            format!("{group}/MODEL"),
-            "",
-            vec![counted(count, "model")],
-            None,
-        )
-    });
-    std::iter::once(recorded()).chain(grouped).collect()
 }

@@ -21,7 +21,7 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-/// How a real engine is reached and asked.
+/// Which engine and model are asked, and how.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Live")]
 pub(super) struct Asked {
@@ -31,6 +31,14 @@ pub(super) struct Asked {
     /// Which engine is at the URL; found out when absent.
     #[arg(long, value_name = "NAME", requires = "url", value_parser = engine)]
     engine: Option<engine::Engine>,
+    #[command(flatten)]
+    way: Way,
+}
+
+/// How a real engine is reached and asked.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Live")]
+pub(super) struct Way {
     /// How prompts are put: as messages, as token ids, or whichever the engine does best.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Prompts::Auto, requires = "url")]
     prompts: Prompts,
@@ -139,6 +147,20 @@ impl Flags {
 impl Asked {
     /// Returns how the engine at `url` is to be asked, by a client that may be late by `limit`.
     pub(super) fn wanted(&self, url: &str, limit: Span) -> Wanted {
+        self.way
+            .wanted(url, self.engine, self.model.clone(), limit)
+    }
+}
+
+impl Way {
+    /// Returns how `model` of the `engine` at `url` is to be asked, each found out when absent.
+    pub(super) fn wanted(
+        &self,
+        url: &str,
+        engine: Option<engine::Engine>,
+        model: Option<String>,
+        limit: Span,
+    ) -> Wanted {
         let key = std::env::var(&self.api_key_env).ok();
         Wanted {
             address: Address {
@@ -148,8 +170,8 @@ impl Asked {
                 connect: self.connect_timeout,
                 stall: self.stall_timeout,
             },
-            engine: self.engine,
-            model: self.model.clone(),
+            engine,
+            model,
             form: match self.prompts {
                 Prompts::Auto => None,
                 Prompts::Chat => Some(Form::Messages),

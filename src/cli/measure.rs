@@ -41,25 +41,10 @@ impl Measure {
     /// Measures and writes the table.
     pub(super) fn run(self) -> Result<(), Error> {
         let target = Target::open(&self.output)?;
-        let wanted = self.asked.wanted(&self.url, Span::from_secs(1.0));
+        let wanted = self.asked.wanted(&self.url, LIMIT);
         let (met, points) = runtime()?.block_on(async {
             let met = meet(&wanted).await.map_err(|why| refused(&self.url, why))?;
-            let context = context(&met.point().settings).unwrap_or(u64::MAX);
-            let sizes = sizes(self.quick, context);
-            let budget = Span::from_secs(if self.quick { 120.0 } else { 600.0 });
-            let tell = |point: &Point| talk::note(self.quiet, &told(point));
-            let points = measure(&met, &sizes, budget, tell).await.map_err(|why| {
-                Error::live(Exit::NoSuccess, format!("the engine failed: {why}"))
-                    .with_help("nothing was written; a size it cannot hold is no fault of yours")
-            })?;
-            if points.len() < sizes.len() {
-                let what = format!(
-                    "time was up after {} of {} sizes",
-                    points.len(),
-                    sizes.len()
-                );
-                talk::warning(&what);
-            }
+            let points = points(&met, self.quick, self.quiet).await?;
             Ok::<_, Error>((met, points))
         })?;
         target.write(|out| self.table(&met, &points, out))
@@ -108,6 +93,29 @@ impl Measure {
         }
         table.flush()
     }
+}
+
+/// How late the client may be: what it is late by, it measures.
+pub(super) const LIMIT: Span = Span(1_000_000_000);
+
+/// Measures an engine, the most important sizes only if it is to be `quick`.
+pub(super) async fn points(met: &Met, quick: bool, quiet: bool) -> Result<Vec<Point>, Error> {
+    let context = context(&met.point().settings).unwrap_or(u64::MAX);
+    let sizes = sizes(quick, context);
+    let budget = Span::from_secs(if quick { 120.0 } else { 600.0 });
+    let tell = |point: &Point| talk::note(quiet, &told(point));
+    let points = measure(met, &sizes, budget, tell).await.map_err(|why| {
+        Error::live(Exit::NoSuccess, format!("the engine failed: {why}"))
+            .with_help("nothing was written; `laptime replay --url` shows what it does with calls")
+    })?;
+    if points.len() < sizes.len() {
+        talk::warning(&format!(
+            "time was up after {} of {} sizes",
+            points.len(),
+            sizes.len()
+        ));
+    }
+    Ok(points)
 }
 
 fn told(point: &Point) -> String {

@@ -3,17 +3,21 @@
 //! A command turns what was typed into what is meant, calls the library, arranges a report and says how it went.
 //! The standard output carries the answer alone; talk goes to the standard error.
 
+mod calibrate;
+mod edge;
 mod import;
 mod inspect;
 mod list;
 mod live;
 mod measure;
 mod output;
-mod recover;
+mod record;
 mod replay;
+mod report;
 mod rigs;
 mod scenario;
 mod selftest;
+mod serve;
 mod talk;
 mod traces;
 
@@ -34,10 +38,6 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a gate failed; 2 the command lin
 bound by its client; 130 interrupted.";
 
 #[derive(clap::Subcommand, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command is parsed in a process; its size is nobody's cost"
-)]
 enum Command {
     /// Replay recorded sessions with N agents on one or several rigs, and report.
     Replay(replay::Replay),
@@ -49,10 +49,16 @@ enum Command {
     Measure(measure::Measure),
     /// Say how well this machine can measure, against an engine of known timing.
     Selftest(selftest::Selftest),
-    /// Make a result of the journal of a live replay that ended badly.
-    Recover(recover::Recover),
+    /// Show results again, make a page of them, or a result of a journal.
+    Report(report::Report),
+    /// Fit a rig to measurements, and say how far it is off.
+    Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
     List(list::List),
+    /// Record what agents and their engine say to each other, as a trace.
+    Record(record::Record),
+    /// Serve a simulated rig over HTTP, as an OpenAI-compatible engine would.
+    Serve(serve::Serve),
 }
 
 /// Does what the command line asks and returns how it went.
@@ -69,16 +75,19 @@ pub fn main() -> Exit {
         Err(error) => return tell(&error),
     };
     let done = match meant.command {
-        Command::Replay(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Import(command) => command.run(),
-        Command::Measure(command) => command.run(),
-        Command::Selftest(command) => command.run(),
-        Command::Recover(command) => command.run(),
-        Command::List(command) => command.run(),
+        Command::Replay(command) => command.run().map(|()| Exit::Done),
+        Command::Inspect(command) => command.run().map(|()| Exit::Done),
+        Command::Import(command) => command.run().map(|()| Exit::Done),
+        Command::Measure(command) => command.run().map(|()| Exit::Done),
+        Command::Selftest(command) => command.run().map(|()| Exit::Done),
+        Command::Report(command) => command.run().map(|()| Exit::Done),
+        Command::Calibrate(command) => command.run().map(|()| Exit::Done),
+        Command::List(command) => command.run().map(|()| Exit::Done),
+        Command::Record(command) => command.run(),
+        Command::Serve(command) => command.run(),
     };
     match done {
-        Ok(()) => Exit::Done,
+        Ok(exit) => exit,
         Err(error) => tell(&error),
     }
 }

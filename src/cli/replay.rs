@@ -11,6 +11,7 @@ use crate::metrics::FAILURES;
 use crate::report::text::counted;
 use crate::report::{csv, json, text};
 use crate::rig::Rig;
+use crate::study::economy;
 use crate::study::habits::{Habits, PREFIX};
 use crate::study::replay::{Replay as Replayed, Workload, replay};
 use crate::trace::Trace;
@@ -55,7 +56,7 @@ pub(super) struct Replay {
     url: Option<String>,
     #[command(flatten)]
     pub(super) live: live::Flags,
-    /// A setting of the engine, rig or agent, such as `engine.prefix_caching=off` or `agent.timestamp=system`; may be repeated.
+    /// A setting of the engine, rig, agent or costs, such as `engine.prefix_caching=off`, `rig.power_cap_w=300` or `cost.years=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     set: Vec<(String, String)>,
     /// Flags as the engine's own command line takes them, such as "--max-num-seqs 16".
@@ -144,7 +145,8 @@ enum OnRefusal {
     Stop,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// Reads a number above 0.
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if number.is_finite() && number > 0.0 {
         Ok(number)
@@ -158,6 +160,7 @@ impl Replay {
     pub(super) fn run(self) -> Result<(), Error> {
         self.check_scenario()?;
         let habits = rigs::habits(&self.set)?;
+        let prices = rigs::prices(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;
         let trace = habits
             .applied(trace)
@@ -174,7 +177,8 @@ impl Replay {
             .collect();
         let rigs = built?;
         let json = self.json.as_deref().map(Target::open).transpose()?;
-        let workload = self.workload(&trace, habits)?;
+        let mut workload = self.workload(&trace, habits)?;
+        workload.prices = prices;
         if let Some(url) = &self.url {
             return self.run_live(url, &trace, &workload, rigs, json);
         }
@@ -211,7 +215,9 @@ impl Replay {
     }
 
     fn workload(&self, trace: &Trace, habits: Habits) -> Result<Workload, Error> {
-        let mut workload = Workload::new(trace, self.plan(), self.seed);
+        let mut plan = self.plan();
+        plan.conduct.cache_lifetime = habits.breakpoints;
+        let mut workload = Workload::new(trace, plan, self.seed);
         workload.settings = habits.settings();
         if workload.calls > MOST_CALLS {
             return Err(Error::usage(format!(
@@ -227,7 +233,7 @@ impl Replay {
     /// Returns the first setting that only a simulated rig can have.
     pub(super) fn settings_of_rigs(&self) -> Option<&(String, String)> {
         let mut all = self.set.iter();
-        all.find(|(key, _)| !key.starts_with(PREFIX))
+        all.find(|(key, _)| !key.starts_with(PREFIX) && !key.starts_with(economy::PREFIX))
     }
 
     fn plan(&self) -> fleet::Plan {
@@ -246,6 +252,7 @@ impl Replay {
             warm_start: self.warm_start,
             history: self.live.history(),
             retries: self.live.retries(),
+            ..agent::Conduct::default()
         };
         fleet::Plan {
             agents: self.agents,

@@ -8,10 +8,13 @@ use crate::operating_point::{Kind, OperatingPoint};
 use crate::report::text::counted;
 use crate::rig::Rig;
 use crate::rig::recorded::Recorded;
+use crate::study::economy::{self, Prices};
 use crate::study::habits::{HabitError, Habits, PREFIX};
 use crate::trace::Trace;
+use crate::trace::content::Content;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The name of the rig that answers as the recording did.
 pub(super) const RECORDED: &str = "recorded";
@@ -26,12 +29,49 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Returns the built-in catalogue with the user's folders laid over it.
+/// Where a user keeps a catalogue of their own, as the environment says it; empty for none.
+const VARIABLE: &str = "LAPTIME_CATALOG";
+
+/// Returns the built-in catalogue with the user's folders laid over it: their own first, then those named on the command
+/// line.
 pub(super) fn catalog(folders: &[PathBuf]) -> Result<Catalog, Error> {
-    Catalog::with_overlays(folders).map_err(|error| {
-        Error::usage(error.to_string())
-            .with_help("correct the file, or leave out its --catalog folder")
+    let mut all = match std::env::var_os(VARIABLE) {
+        Some(paths) => std::env::split_paths(&paths)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect(),
+        None => own_folder()
+            .filter(|folder| folder.is_dir())
+            .into_iter()
+            .collect::<Vec<PathBuf>>(),
+    };
+    all.extend_from_slice(folders);
+    Catalog::with_overlays(&all).map_err(|error| {
+        let help = format!(
+            "{}; or leave the folder out: --catalog, {VARIABLE}, or {}",
+            error.help(),
+            own_folder().map_or("a folder of your own".to_string(), |own| own
+                .display()
+                .to_string())
+        );
+        Error::usage(error.to_string()).with_help(help)
     })
+}
+
+/// Returns the folder in which a user's own catalogue is looked for, where the platform has one.
+fn own_folder() -> Option<PathBuf> {
+    let set = |name: &str| {
+        let value = std::env::var_os(name)?;
+        (!value.is_empty()).then(|| PathBuf::from(value))
+    };
+    let settings = if cfg!(windows) {
+        set("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        set("XDG_CONFIG_HOME")
+            .or_else(|| Some(set("HOME")?.join("Library").join("Application Support")))
+    } else {
+        set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))
+    };
+    Some(settings?.join("laptime").join("catalog"))
 }
 
 /// Returns the settings of a rig: those of its engine's command line, then those named one by one, which win.
@@ -78,12 +118,35 @@ pub(super) fn build(
     }
     let of_rig: Vec<(String, String)> = settings
         .iter()
-        .filter(|(key, _)| !key.starts_with(PREFIX))
+        .filter(|(key, _)| !key.starts_with(PREFIX) && !key.starts_with(economy::PREFIX))
         .cloned()
         .collect();
-    crate::study::rig::build(spec, &of_rig, catalog, &trace.content).map_err(|error| {
+    of_content(spec, &of_rig, catalog, &trace.content)
+}
+
+/// Builds the simulated rig that `spec` names for calls that point into `content`.
+pub(super) fn of_content(
+    spec: &str,
+    settings: &[(String, String)],
+    catalog: &Catalog,
+    content: &Arc<Content>,
+) -> Result<Rig, Error> {
+    crate::study::rig::build(spec, settings, catalog, content).map_err(|error| {
         Error::usage(error.to_string())
             .with_help("`laptime list rigs|hardware|engines|models` shows names and settings")
+    })
+}
+
+/// Reads what things cost among `settings`.
+pub(super) fn prices(settings: &[(String, String)]) -> Result<Prices, Error> {
+    let of_cost: Vec<(String, String)> = settings
+        .iter()
+        .filter(|(key, _)| key.starts_with(economy::PREFIX))
+        .cloned()
+        .collect();
+    Prices::parse(&of_cost).map_err(|error| {
+        Error::usage(error.to_string())
+            .with_help("docs/economy.md says what there is under `cost.`")
     })
 }
 
@@ -104,7 +167,10 @@ pub(super) fn wrong_habit(error: &HabitError) -> Error {
 }
 
 fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> {
-    if let Some((key, _)) = settings.first() {
+    let mut others = settings
+        .iter()
+        .filter(|(key, _)| !key.starts_with(economy::PREFIX));
+    if let Some((key, _)) = others.next() {
         return Err(
             Error::usage(format!("the rig `{RECORDED}` has no setting `{key}`"))
                 .with_help("settings belong to simulated rigs"),
@@ -161,6 +227,8 @@ fn recorded(settings: &[(String, String)], trace: &Trace) -> Result<Rig, Error> 
     Ok(Rig {
         point,
         cache: None,
+        draw: None,
+        price: None,
         backend: Box::new(backend),
     })
 }

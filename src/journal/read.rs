@@ -191,6 +191,7 @@ fn head_of(begun: Begun) -> Result<Head, String> {
         calls: begun.calls,
         seed: begun.seed,
         settings: begun.settings,
+        prices: begun.prices,
         point: OperatingPoint {
             name: begun.rig,
             kind: Kind::Live,

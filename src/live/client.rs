@@ -178,7 +178,7 @@ impl Client {
     pub async fn tokenize(&self, text: &str) -> Option<Vec<u32>> {
         let body = match self.engine {
             Engine::LlamaCpp => serde_json::json!({"content": text, "add_special": false}),
-            Engine::Vllm | Engine::Sglang => {
+            Engine::Vllm | Engine::Sglang | Engine::Laptime => {
                 serde_json::json!({"model": self.model, "prompt": text, "add_special_tokens": false})
             }
             _ => return None,

@@ -23,13 +23,15 @@ pub enum Engine {
     LmStudio,
     /// OpenAI itself.
     OpenAi,
+    /// A rig that this program serves.
+    Laptime,
     /// Something else that speaks OpenAI's language and nothing more.
     Unknown,
 }
 
 impl Engine {
     /// Every engine, by its name on the command line and in documents.
-    pub const NAMES: [(&'static str, Engine); 9] = [
+    pub const NAMES: [(&'static str, Engine); 10] = [
         ("vllm", Engine::Vllm),
         ("sglang", Engine::Sglang),
         ("llama.cpp", Engine::LlamaCpp),
@@ -38,6 +40,7 @@ impl Engine {
         ("trt-llm", Engine::TrtLlm),
         ("lm-studio", Engine::LmStudio),
         ("openai", Engine::OpenAi),
+        ("laptime", Engine::Laptime),
         ("unknown", Engine::Unknown),
     ];
 
@@ -49,7 +52,7 @@ impl Engine {
 
     /// Returns whether it takes token ids as a prompt and tells the ids of what it says.
     pub fn takes_ids(self) -> bool {
-        matches!(self, Engine::Vllm | Engine::LlamaCpp)
+        matches!(self, Engine::Vllm | Engine::LlamaCpp | Engine::Laptime)
     }
 }
 
@@ -130,6 +133,7 @@ async fn recognise(client: &Client, entry: &Value) -> Engine {
         "sglang" => return Engine::Sglang,
         "llamacpp" => return Engine::LlamaCpp,
         "tensorrt_llm" => return Engine::TrtLlm,
+        "laptime" => return Engine::Laptime,
         "organization_owner" => return Engine::LmStudio,
         "openai" | "system" | "openai-internal" => return Engine::OpenAi,
         _ => {}
@@ -212,7 +216,11 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
             let version = client.json("/api/version").await.unwrap_or_default();
             identity.version = version["version"].as_str().map(str::to_string);
         }
-        Engine::LmStudio | Engine::MlxLm | Engine::OpenAi | Engine::Unknown => {}
+        Engine::LmStudio
+        | Engine::MlxLm
+        | Engine::OpenAi
+        | Engine::Laptime
+        | Engine::Unknown => {}
     }
 }
 

@@ -81,7 +81,7 @@ fn fields(value: Value) -> Extra {
 /// Returns the fields that ask for `most` tokens: neither more nor, where the engine allows, less.
 fn length(engine: Engine, most: u64) -> Extra {
     fields(match engine {
-        Engine::Vllm | Engine::Sglang | Engine::TrtLlm => {
+        Engine::Vllm | Engine::Sglang | Engine::TrtLlm | Engine::Laptime => {
             json!({"max_tokens": most, "min_tokens": most, "ignore_eos": true, "temperature": 0.0})
         }
         Engine::LlamaCpp => {

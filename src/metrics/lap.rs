@@ -60,6 +60,41 @@ impl Bottleneck {
     }
 }
 
+/// What a loop waits for most, by the rig's own accounts: a resource of the rig, or what it does beside calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binds {
+    /// A resource of the rig, by its name in result documents.
+    Rig(&'static str),
+    /// Something else.
+    Other(Bottleneck),
+}
+
+impl Binds {
+    /// Returns the name used in result documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binds::Rig(name) => name,
+            Binds::Other(Bottleneck::Tool) => "tools",
+            Binds::Other(Bottleneck::Wait) => "people",
+            Binds::Other(what) => what.word(),
+        }
+    }
+
+    /// Returns the words used in reports.
+    pub fn words(self) -> &'static str {
+        match self {
+            Binds::Rig("weights_bandwidth") => "weights bandwidth",
+            Binds::Rig("kv_bandwidth") => "KV bandwidth",
+            Binds::Rig("host_overhead") => "host overhead",
+            Binds::Rig("kv_transfer") => "KV transfer",
+            Binds::Rig("kv_memory") => "KV memory",
+            Binds::Rig("turn") => "place in the batch",
+            Binds::Rig(name) => name,
+            Binds::Other(what) => what.word(),
+        }
+    }
+}
+
 impl LapParts {
     /// Returns the sum of all parts: the lap's duration.
     pub fn total(&self) -> Span {

@@ -6,15 +6,17 @@
 
 pub mod lap;
 pub mod stats;
+mod summary;
 
 pub use crate::call::FAILURES;
-use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
+use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
-use crate::units::{Joules, Money, Span, Time, Tokens};
+use crate::units::{Span, Time, Tokens};
 use lap::LapParts;
 use stats::Quantiles;
 use std::collections::BTreeMap;
+pub use summary::{FAILURES, Summary, TokenTotals};
 
 /// One call and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,66 +113,8 @@ pub struct RunRow {
     pub main: Span,
 }
 
-/// Sums of tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct TokenTotals {
-    /// Prompt tokens.
-    pub prompt: Tokens,
-    /// Those taken from a cache.
-    pub cached: Tokens,
-    /// Those that a clairvoyant cache of the same size would have given, where known; no event says.
-    pub cached_optimal: Option<Tokens>,
-    /// Those that a cache without end would have given, where known; no event says.
-    pub cached_unbounded: Option<Tokens>,
-    /// Those that were not.
-    pub computed: Tokens,
-    /// Tokens of answers.
-    pub output: Tokens,
-}
-
-/// The figures over a whole replay. Quantiles are nothing where no value is known.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Summary {
-    /// From the first submission to the last end.
-    pub wall: Span,
-    /// The time in which calls were out, summed over all conversations.
-    pub model: Span,
-    /// The time of tools, summed over all conversations.
-    pub tool: Span,
-    /// How many runs began.
-    pub runs: u32,
-    /// How many laps ended, those of sub-agents included.
-    pub laps: u32,
-    /// How many calls ended, failed ones included.
-    pub calls: u32,
-    /// How many of them were not answered.
-    pub failed_calls: u32,
-    /// Those by how they ended, in the order of [`FAILURES`].
-    pub failures: [u32; FAILURES.len()],
-    /// Runs, from start to end.
-    pub run: Option<Quantiles>,
-    /// Laps, those of sub-agents included.
-    pub lap: Option<Quantiles>,
-    /// Time to first token of the calls that have one.
-    pub ttft: Option<Quantiles>,
-    /// Mean time between tokens of each call with two or more of them.
-    pub itl: Option<Quantiles>,
-    /// Tokens of all calls.
-    pub tokens: TokenTotals,
-    /// Computed prompt tokens, by why.
-    pub classes: TokenClasses,
-    /// Where the time of the main threads' laps went.
-    pub parts: LapParts,
-    /// The waits that the idle cap cut off.
-    pub idle_cut: Span,
-    /// The energy it took, where known.
-    pub energy: Option<Joules>,
-    /// What it cost, where known.
-    pub cost: Option<Money>,
-}
-
 /// Rows beyond these are made room for as they come.
-const MOST_ROOM: usize = 1 << 22;
+pub(crate) const MOST_ROOM: usize = 1 << 22;
 const NO_ID: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;
 
@@ -278,13 +222,19 @@ pub struct Metrics {
     /// By call id: calls are numbered in the order in which they are made.
     calls: Vec<PackedCall>,
     laps: Vec<PackedLap>,
-    runs: BTreeMap<RunId, RunRow>,
+    /// In the order in which they start.
+    runs: Vec<RunRow>,
+    /// The place in `runs` of each run, by id.
+    places: Vec<u32>,
     /// The first call of the lap that each conversation is in.
     open: BTreeMap<(RunId, u32), CallId>,
     /// Further calls of the few laps that have some.
     retries: BTreeMap<LapKey, Vec<CallId>>,
     idle_cut: Span,
     last_end: Time,
+    /// What bound the calls, and how many did not say.
+    bound: BoundBy,
+    unbound: u32,
 }
 
 impl Metrics {
@@ -300,12 +250,13 @@ impl Metrics {
     /// Ends the taking of events and returns what they come to.
     pub fn finish(mut self) -> RunMetrics {
         let mut order: Vec<u32> = (0..self.calls.len() as u32).collect();
-        order.sort_by_key(|&call| {
+        order.sort_unstable_by_key(|&call| {
             let row = &self.calls[call as usize];
             (row.submitted, row.lap.run, call)
         });
+        self.runs.sort_unstable_by_key(|row| row.run);
         let calls = &self.calls;
-        self.laps.sort_by_key(|packed| {
+        self.laps.sort_unstable_by_key(|packed| {
             let row = &calls[packed.call.index()];
             (row.submitted, row.lap)
         });
@@ -314,10 +265,12 @@ impl Metrics {
             order,
             laps: self.laps,
             retries: self.retries,
-            runs: self.runs.into_values().collect(),
+            runs: self.runs,
             summary: Summary::empty(),
         };
         metrics.summary = metrics.summarised(self.idle_cut, self.last_end);
+        let all_told = self.unbound == 0 && metrics.summary.calls > 0;
+        metrics.summary.bound = all_told.then_some(self.bound);
         metrics
     }
 
@@ -347,6 +300,18 @@ impl Metrics {
         let row = &mut self.calls[reply.call.index()];
         row.end(reply);
         let run = row.lap.run;
+        match reply.bound {
+            Some(bound) => {
+                debug_assert_eq!(
+                    bound.total(),
+                    reply.parts.total(),
+                    "what bound {:?} does not sum to it",
+                    reply.call
+                );
+                self.bound += bound;
+            }
+            None => self.unbound += 1,
+        }
         self.run(run).model += reply.finished - reply.submitted;
         self.last_end = self.last_end.max(reply.finished);
     }
@@ -375,8 +340,9 @@ impl Metrics {
     }
 
     fn run(&mut self, run: RunId) -> &mut RunRow {
-        self.runs
-            .get_mut(&run)
+        let place = self.places.get(run.index());
+        place
+            .and_then(|&place| self.runs.get_mut(place as usize))
             .expect("a run starts before anything else happens in it")
     }
 }
@@ -401,8 +367,13 @@ impl Sink for Metrics {
                     laps: 0,
                     main: Span::ZERO,
                 };
-                let before = self.runs.insert(run, row);
-                assert!(before.is_none(), "{run:?} started twice");
+                if self.places.len() <= run.index() {
+                    self.places.resize(run.index() + 1, NO_ID);
+                }
+                let place = &mut self.places[run.index()];
+                assert_eq!(*place, NO_ID, "{run:?} started twice");
+                *place = self.runs.len() as u32;
+                self.runs.push(row);
             }
             Event::Called {
                 at,
@@ -541,31 +512,6 @@ impl RunMetrics {
         summary.model = self.runs.iter().map(|run| run.model).sum();
         summary.tool = self.runs.iter().map(|run| run.tool).sum();
         summary
-    }
-}
-
-impl Summary {
-    fn empty() -> Summary {
-        Summary {
-            wall: Span::ZERO,
-            model: Span::ZERO,
-            tool: Span::ZERO,
-            runs: 0,
-            laps: 0,
-            calls: 0,
-            failed_calls: 0,
-            failures: [0; FAILURES.len()],
-            run: None,
-            lap: None,
-            ttft: None,
-            itl: None,
-            tokens: TokenTotals::default(),
-            classes: TokenClasses::default(),
-            parts: LapParts::default(),
-            idle_cut: Span::ZERO,
-            energy: None,
-            cost: None,
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 use super::json::write_value;
 use super::table::{Align, Cell, Look, Table, painted, wrapped};
 use crate::known::{Known, Trust};
+use crate::study::rig::Basis;
 use crate::units::{BytesPerSec, FlopsPerSec, three_digits};
 use anstyle::Style;
 use serde::Serialize;
@@ -38,6 +39,61 @@ pub struct Entry {
     pub settings: Vec<(String, String)>,
     /// What else must be known.
     pub note: Option<String>,
+    /// The file it comes from, unless it is built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// For a rig: what its times rest on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basis: Option<BasisOut>,
+    /// For a rig that cannot be: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cannot: Option<String>,
+}
+
+/// What a rig's times rest on, for programs.
+#[derive(Serialize, Debug)]
+pub struct BasisOut {
+    kind: &'static str,
+    /// The rig that was measured instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried_from: Option<String>,
+    /// The error on measurements that were left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_out: Option<HeldOutOut>,
+}
+
+#[derive(Serialize, Debug)]
+struct HeldOutOut {
+    what: String,
+    count: u32,
+    median: f64,
+    p90: f64,
+}
+
+impl BasisOut {
+    /// Returns whether it is of that kind.
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
+    /// Returns what a rig rests on.
+    pub fn new(basis: &Basis) -> BasisOut {
+        let (carried_from, held_out) = match basis {
+            Basis::Calibrated(error) => (None, error.as_ref()),
+            Basis::CarriedOver(from) => (Some(from.clone()), None),
+            Basis::Roofline => (None, None),
+        };
+        BasisOut {
+            kind: basis.word(),
+            carried_from,
+            held_out: held_out.map(|error| HeldOutOut {
+                what: error.what.clone(),
+                count: error.count,
+                median: error.median,
+                p90: error.p90,
+            }),
+        }
+    }
 }
 
 impl Entry {
@@ -59,6 +115,9 @@ impl Entry {
             figures: Vec::new(),
             settings: Vec::new(),
             note: None,
+            from: None,
+            basis: None,
+            cannot: None,
         }
     }
 
@@ -178,15 +237,30 @@ pub fn render(entries: &[Entry], sources: bool, look: Look) -> String {
         .unwrap_or(0);
     let mut table = Table::new(vec![Align::Left; columns + 3]);
     for entry in entries {
-        let trust = entry.trust.map_or("", Trust::word);
+        // A rig says in its columns what it rests on.
+        let trust = entry.trust.filter(|_| entry.basis.is_none());
+        let trust = trust.map_or("", Trust::word);
+        let title = match &entry.from {
+            Some(file) => format!("{} (from {file})", entry.title),
+            None => entry.title.clone(),
+        };
         let mut cells = vec![Cell::from(&entry.name).styled(TITLE)];
         cells.extend(entry.columns.iter().map(Cell::from));
         cells.resize(columns + 1, Cell::from(""));
         cells.push(Cell::from(trust).styled(FAINT));
-        cells.push(Cell::from(&entry.title).styled(FAINT));
+        cells.push(Cell::from(title.trim_start()).styled(FAINT));
         table.row(cells);
     }
     table.render()
+}
+
+/// Returns rigs that cannot be, each with why below its name.
+pub fn render_cannot(entries: &[Entry], look: Look) -> String {
+    let lines = entries.iter().filter_map(|entry| {
+        let why = wrapped(entry.cannot.as_ref()?, look.width, 4);
+        Some(format!("{}\n    {why}\n", painted(&entry.name, TITLE)))
+    });
+    lines.collect()
 }
 
 fn details(entry: &Entry, look: Look) -> String {
@@ -195,6 +269,9 @@ fn details(entry: &Entry, look: Look) -> String {
         painted(&entry.name, TITLE),
         painted(&entry.title, FAINT)
     );
+    if let Some(file) = &entry.from {
+        text += &format!("  from {file}\n");
+    }
     if !entry.aliases.is_empty() {
         text += &format!("  also {}\n", entry.aliases.join(", "));
     }

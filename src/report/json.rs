@@ -4,15 +4,16 @@
 //! in the order asked. Rows are written one at a time and one a line; nothing is gathered in memory. Seconds are exact
 //! to the nanosecond; unknown is null.
 
+mod economy;
 mod live;
 
 use crate::call::{CallParts, TokenClasses};
-use crate::metrics::lap::LapParts;
+use crate::metrics::lap::{Binds, LapParts};
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{CallRow, LapRow, RunRow, Summary};
 use crate::operating_point::OperatingPoint;
 use crate::study::replay::{Replay, Workload};
-use crate::units::{Span, Time};
+use crate::units::{Joules, Span, Time};
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
@@ -71,13 +72,15 @@ impl Serialize for Document<'_> {
         let replay = self.replay;
         let metrics = &replay.metrics;
         let name = |run| replay.workload.sessions[metrics.session_of(run)].as_str();
-        let mut document = serializer.serialize_struct("Document", 10)?;
+        let mut document = serializer.serialize_struct("Document", 12)?;
         document.serialize_field("schema", RESULT)?;
         document.serialize_field("laptime_version", env!("CARGO_PKG_VERSION"))?;
         document.serialize_field("seed", &replay.workload.seed)?;
         document.serialize_field("operating_point", &point(&replay.point))?;
         document.serialize_field("workload", &workload(replay.workload, &metrics.summary))?;
         document.serialize_field("summary", &summary(replay))?;
+        document.serialize_field("energy", &replay.energy.as_ref().map(economy::energy))?;
+        document.serialize_field("economy", &economy::economy(&replay.economy))?;
         if let Some(notes) = &replay.live {
             let conduct = &replay.workload.plan.conduct;
             document.serialize_field("live", &live::live(notes, conduct))?;
@@ -271,6 +274,8 @@ struct SummaryOut {
     itl_s: Spread,
     tokens: Totals,
     parts_s: Parts<12>,
+    bound_s: Option<Parts<8>>,
+    binds: Option<&'static str>,
     energy_wh: Option<f64>,
     cost_usd: Option<f64>,
 }
@@ -305,7 +310,9 @@ fn summary(replay: &Replay<'_>) -> SummaryOut {
             },
         },
         parts_s: (&summary.parts).into(),
-        energy_wh: summary.energy.map(|energy| energy.0 / 3600.0),
+        bound_s: summary.bound.map(|bound| Parts(bound.named())),
+        binds: summary.binds().map(Binds::name),
+        energy_wh: summary.energy.map(Joules::watt_hours),
         cost_usd: summary.cost.map(|cost| cost.0),
     }
 }

@@ -3,11 +3,17 @@
 //! A report only arranges numbers; whatever is computed is computed before. [`json`] is the contract with programs,
 //! [`text`] the answer a person reads, [`csv`] the calls for a spreadsheet; [`inspection`] says what is in a trace.
 
+pub mod calibration;
 pub mod catalog;
+pub mod claims;
 pub mod csv;
+pub mod document;
+mod expense;
+pub mod html;
 pub mod inspection;
 pub mod json;
 pub mod live;
+pub mod profile;
 pub mod selftest;
 pub mod table;
 pub mod text;

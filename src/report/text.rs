@@ -3,8 +3,9 @@
 //! With several rigs their answers stand side by side first. Styles are always written; whoever prints strips them
 //! where they are not wanted.
 
+use super::expense;
 use super::table::{Align, Cell, Look, Table, bar, clipped, painted, wrapped};
-use crate::metrics::lap::{Bottleneck, LapParts};
+use crate::metrics::lap::{Binds, Bottleneck, LapParts};
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{FAILURES, LapRow, Summary};
 use crate::operating_point::OperatingPoint;
@@ -58,8 +59,10 @@ fn one(replay: &Replay<'_>, look: Look, alone: bool) -> String {
     text.push('\n');
     text += &where_time_went(&summary.parts, look);
     text.push('\n');
+    text += &what_bound(summary, look);
     text += &tokens(summary);
     text.push('\n');
+    text += &expense::block(replay, look);
     text += &slowest(replay, look);
     text
 }
@@ -189,6 +192,31 @@ fn where_time_went(parts: &LapParts, look: Look) -> String {
     text
 }
 
+/// What the calls of all threads were waiting for, by the rig's own accounts.
+fn what_bound(summary: &Summary, look: Look) -> String {
+    let Some(bound) = summary.bound else {
+        return String::new();
+    };
+    let total = bound.total();
+    let mut told: Vec<(&'static str, Span)> = bound.named().into();
+    told.retain(|(_, span)| span.secs() >= 0.005 * total.secs() && *span > Span::ZERO);
+    // A stable sort: of equals, the first of the document's order comes first.
+    told.sort_by_key(|(_, span)| std::cmp::Reverse(*span));
+    let share = |(name, span): &(&'static str, Span)| {
+        let words = Binds::Rig(name).words();
+        format!("{words} {}", percent(span.secs(), total.secs()))
+    };
+    let shares: Vec<String> = told.iter().map(share).collect();
+    if shares.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{}\n  {}\n\n",
+        painted("what calls were bound by", TITLE),
+        wrapped(&shares.join(", "), look.width, 2)
+    )
+}
+
 fn tokens(summary: &Summary) -> String {
     let totals = &summary.tokens;
     let classes = &summary.classes;
@@ -296,12 +324,13 @@ fn side_by_side(replays: &[Replay<'_>], look: Look) -> String {
     text
 }
 
-const ROWS: [&str; 19] = [
+const ROWS: [&str; 24] = [
     "rig",
     "",
     "",
     "run p50",
     "run p90",
+    "laps",
     "lap p50",
     "lap p95",
     "first token p50",
@@ -314,6 +343,10 @@ const ROWS: [&str; 19] = [
     "queue",
     "binds",
     "binds on the rig",
+    "energy a run",
+    "  counts the",
+    "cost a run",
+    "  a million tokens",
     "calls refused",
     "known",
 ];
@@ -350,6 +383,7 @@ fn column(replay: &Replay<'_>) -> Vec<Cell> {
     };
     cells.push(figure(&summary.run, |it| it.p50).styled(ANSWER));
     cells.push(figure(&summary.run, |it| it.p90).styled(ANSWER));
+    cells.push(Cell::from(summary.laps));
     cells.push(figure(&summary.lap, |it| it.p50).styled(ANSWER));
     cells.push(figure(&summary.lap, |it| it.p95).styled(ANSWER));
     cells.push(figure(&summary.ttft, |it| it.p50));
@@ -366,9 +400,13 @@ fn column(replay: &Replay<'_>) -> Vec<Cell> {
     ] {
         cells.push(share(spent(parts, what)));
     }
-    for binds in [parts.binds(), parts.binds_on_rig()] {
-        cells.push(Cell::from(binds.map_or(UNKNOWN, Bottleneck::word)).styled(TITLE));
-    }
+    let words = |told: Option<Binds>, else_part: Option<Bottleneck>| {
+        let part = else_part.map_or(UNKNOWN, Bottleneck::word);
+        Cell::from(told.map_or(part, Binds::words)).styled(TITLE)
+    };
+    cells.push(words(summary.binds(), parts.binds()));
+    cells.push(words(summary.binds_on_rig(), parts.binds_on_rig()));
+    cells.extend(expense::column(replay).map(Cell::from));
     let refused = Cell::from(summary.failed_calls);
     cells.push(if summary.failed_calls > 0 {
         refused.styled(ALARM)

@@ -4,7 +4,9 @@
 //! request ends, so that its parts sum to its duration exactly.
 
 use super::fine::Fine;
-use crate::call::{Call, CallParts, Outcome, Reply, TokenClasses};
+use super::meter::{BOUNDS, Bound, Mark, Meter, Sums};
+use super::speculation::Gain;
+use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::units::{Span, Tokens};
 
 /// A request's place in the [`Book`].
@@ -57,6 +59,18 @@ pub struct Seq {
     spent: [Fine; PARTS],
     /// Whether any of its prompt has been computed.
     begun: bool,
+    /// How its answer grows.
+    gain: Gain,
+    /// What its passes have accepted beyond whole tokens.
+    fraction: u64,
+    /// Tokens that the decode passes charged last added.
+    grown: u64,
+    /// Tokens that the last one of them added.
+    grown_last: u64,
+    /// What bound its time up to `mark`, and whether the engine has it in since then.
+    bound: Sums,
+    mark: Mark,
+    inside: bool,
 }
 
 impl Seq {
@@ -68,6 +82,11 @@ impl Seq {
     /// Returns when the request was made.
     pub fn submitted(&self) -> Fine {
         self.submitted
+    }
+
+    /// Returns whether the engine has worked on the request.
+    pub fn admitted(&self) -> bool {
+        self.admitted.is_some()
     }
 
     /// Returns the number of tokens whose state must be there before the next token can be sampled.
@@ -85,9 +104,41 @@ impl Seq {
         self.generated >= self.output_limit && self.computed >= self.call.prompt_tokens.0
     }
 
+    /// Returns how many tokens `passes` decode passes add to the answer; the last one is cut where it ends.
+    pub fn after(&self, passes: u64) -> u64 {
+        self.gain.tokens(self.fraction, passes).min(self.left())
+    }
+
+    /// Returns how many decode passes the rest of the answer takes.
+    pub fn passes_left(&self) -> u64 {
+        self.gain.passes(self.fraction, self.left())
+    }
+
+    /// Returns how many tokens the decode passes that were charged last added.
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
+    /// Returns how many tokens were computed before the last pass.
+    pub fn before_last_pass(&self) -> u64 {
+        self.computed - self.grown_last
+    }
+
+    /// Returns what its passes have accepted beyond whole tokens, in the units of [`Gain`], where they verify drafts.
+    pub fn fraction(&self) -> Option<u64> {
+        (self.gain != Gain::default()).then_some(self.fraction)
+    }
+
     /// Returns how many more tokens the answer has.
     pub fn left(&self) -> u64 {
         self.output_limit.saturating_sub(self.generated)
+    }
+
+    /// Takes note of what has passed since the last time; from now on it is inside the engine, or not.
+    fn fold(&mut self, meter: &Meter, at: Fine, inside: bool) {
+        meter.add_since(&self.mark, self.inside, &mut self.bound);
+        self.mark = meter.mark(at);
+        self.inside = inside;
     }
 
     fn spend(&mut self, part: Part, amount: Fine) {
@@ -100,9 +151,20 @@ impl Seq {
 pub struct Book {
     seqs: Vec<Option<Seq>>,
     unused: Vec<SeqId>,
+    gain: Gain,
+    /// What the rig is busy with.
+    pub meter: Meter,
 }
 
 impl Book {
+    /// Returns an empty book whose passes gain this much.
+    pub fn new(gain: Gain) -> Book {
+        Book {
+            gain,
+            ..Book::default()
+        }
+    }
+
     /// Takes in a request.
     pub fn open(&mut self, call: Call, at: Fine) -> SeqId {
         let seq = Seq {
@@ -118,6 +180,13 @@ impl Book {
             lost: 0,
             spent: [Fine::ZERO; PARTS],
             begun: false,
+            gain: self.gain,
+            fraction: 0,
+            grown: 0,
+            grown_last: 0,
+            bound: [Fine::ZERO; BOUNDS],
+            mark: self.meter.mark(at),
+            inside: false,
         };
         if let Some(id) = self.unused.pop() {
             self.seqs[id] = Some(seq);
@@ -144,6 +213,12 @@ impl Book {
         self.seqs[id].as_mut().expect("the request has not ended")
     }
 
+    /// Returns the requests that have not ended.
+    pub fn iter(&self) -> impl Iterator<Item = (SeqId, &Seq)> {
+        let all = self.seqs.iter().enumerate();
+        all.filter_map(|(id, seq)| Some((id, seq.as_ref()?)))
+    }
+
     /// Returns how many requests have not ended.
     pub fn len(&self) -> usize {
         self.seqs.len() - self.unused.len()
@@ -158,7 +233,8 @@ impl Book {
     ///
     /// `stored` is how far the engine's cache would have reached, had it lost nothing this conversation had stored.
     pub fn admit(&mut self, id: SeqId, at: Fine, cached: u64, stored: u64) {
-        let seq = self.seq_mut(id);
+        let seq = self.seqs[id].as_mut().expect("the request has not ended");
+        seq.fold(&self.meter, at, true);
         seq.computed = cached;
         seq.spend(Part::Queue, at.saturating_sub(seq.accounted));
         seq.accounted = seq.accounted.max(at);
@@ -182,9 +258,11 @@ impl Book {
 
     /// Notes that the engine dropped all state of a request, which waits to be admitted again.
     pub fn preempt(&mut self, id: SeqId) {
-        let seq = self.seq_mut(id);
+        let seq = self.seqs[id].as_mut().expect("the request has not ended");
+        seq.fold(&self.meter, seq.accounted, false);
         seq.lost = seq.lost.max(seq.computed);
         seq.computed = 0;
+        (seq.grown, seq.grown_last) = (0, 0);
     }
 
     /// Charges a prompt chunk of a step that lasted `step` and would have lasted `alone` without anybody else; the
@@ -206,14 +284,17 @@ impl Book {
     }
 
     /// Charges `times` decode steps that lasted `steps` together and would have lasted `alone` without anybody else;
-    /// the answer has as many more tokens afterwards.
+    /// the answer has one more token for each of them afterwards, and the drafts that were accepted.
     pub fn charge_decode(&mut self, id: SeqId, times: u64, alone: Fine, steps: Fine, end: Fine) {
         let seq = self.seq_mut(id);
         let alone = alone.min(steps);
         seq.spend(Part::Decode, alone);
         seq.spend(Part::Contention, steps - alone);
-        seq.computed += times;
-        seq.generated += times;
+        let tokens = seq.after(times);
+        (seq.grown, seq.grown_last) = (tokens, tokens - seq.after(times - 1));
+        seq.fraction = seq.gain.fraction(seq.fraction, times);
+        seq.computed += tokens;
+        seq.generated += tokens;
         seq.accounted = end;
     }
 
@@ -233,8 +314,9 @@ impl Book {
 
     /// Ends a request that was answered, and says how it went.
     pub fn close(&mut self, id: SeqId, at: Fine) -> Reply {
-        let seq = self.seqs[id].take().expect("a request ends once");
+        let mut seq = self.seqs[id].take().expect("a request ends once");
         self.unused.push(id);
+        seq.fold(&self.meter, at, false);
         seq.reply(at)
     }
 
@@ -259,6 +341,10 @@ impl Book {
                 client: finished - submitted,
                 ..CallParts::default()
             },
+            bound: Some(BoundBy {
+                overhead: finished - submitted,
+                ..BoundBy::default()
+            }),
         }
     }
 }
@@ -297,6 +383,7 @@ impl Seq {
         );
         let bounds = self.bounds;
         let (submitted, finished) = (self.submitted.time(), at.time());
+        let parts = self.parts(finished - submitted);
         Reply {
             call: self.call.id,
             retry_after: None,
@@ -318,29 +405,51 @@ impl Seq {
                 broken: Tokens(bounds.broken - bounds.uncached),
                 new: Tokens(bounds.new - bounds.broken),
             },
-            parts: self.parts(finished - submitted),
+            parts,
+            bound: Some(self.bound_by(&parts)),
         }
     }
 
-    /// Rounds the parts to whole nanoseconds by largest remainder, so that they sum to `total`.
-    fn parts(&self, total: Span) -> CallParts {
-        let mut nanos = self.spent.map(Fine::floor_span);
-        let given: Span = nanos.into_iter().sum();
-        let mut missing = (total - given).0;
-        let mut order: Vec<usize> = (0..PARTS)
-            .filter(|&part| self.spent[part] > Fine::ZERO)
-            .collect();
-        order.sort_by_key(|&part| (std::cmp::Reverse(self.spent[part].remainder()), part));
-        // A request that took no time at all has no part to round up.
-        for &part in order.iter().cycle().take(if order.is_empty() {
-            0
-        } else {
-            missing as usize
-        }) {
-            nanos[part] += Span(1);
-            missing -= 1;
+    /// Rounds the bounds to whole nanoseconds, so that they sum to the call's duration.
+    ///
+    /// What the accounts do not see - a wait for state that is loaded while nothing else happens - is a transfer. What
+    /// was read again because it had been lost is charged to the memory that was too small, not to the arithmetic.
+    fn bound_by(&self, parts: &CallParts) -> BoundBy {
+        let mut sums = self.bound;
+        let seen: Fine = sums.iter().copied().sum();
+        let whole: Fine = self.spent.iter().copied().sum();
+        sums[Bound::Transfer as usize] += whole.saturating_sub(seen);
+        let mut excess = seen.saturating_sub(whole);
+        for sum in &mut sums {
+            let taken = (*sum).min(excess);
+            *sum = *sum - taken;
+            excess = excess - taken;
         }
-        assert_eq!(missing, 0, "{missing} ns of a request are in no part");
+        let nanos = rounded(sums, parts.total());
+        let of = |bound: Bound| nanos[bound as usize];
+        let mut bound = BoundBy {
+            weights: of(Bound::Weights),
+            kv: of(Bound::Kv),
+            compute: of(Bound::Compute),
+            overhead: of(Bound::Overhead),
+            transfer: of(Bound::Transfer),
+            slots: of(Bound::Slots),
+            kv_memory: of(Bound::Memory),
+            turn: of(Bound::Turn),
+        };
+        let mut lost = parts.reread_evicted;
+        for from in [&mut bound.compute, &mut bound.weights] {
+            let taken = lost.min(*from);
+            *from -= taken;
+            bound.kv_memory += taken;
+            lost -= taken;
+        }
+        bound
+    }
+
+    /// Rounds the parts to whole nanoseconds, so that they sum to `total`.
+    fn parts(&self, total: Span) -> CallParts {
+        let nanos = rounded(self.spent, total);
         let of = |part: Part| nanos[part as usize];
         CallParts {
             client: Span::ZERO,
@@ -354,4 +463,29 @@ impl Seq {
             contention: of(Part::Contention),
         }
     }
+}
+
+/// Rounds amounts to whole nanoseconds by largest remainder, so that they sum to `total`.
+///
+/// # Panics
+/// When `total` is less than the amounts, or there are none of which it could be.
+fn rounded<const N: usize>(amounts: [Fine; N], total: Span) -> [Span; N] {
+    let mut nanos = amounts.map(Fine::floor_span);
+    let given: Span = nanos.into_iter().sum();
+    let mut missing = (total - given).0;
+    let mut order: Vec<usize> = (0..N)
+        .filter(|&place| amounts[place] > Fine::ZERO)
+        .collect();
+    order.sort_by_key(|&place| (std::cmp::Reverse(amounts[place].remainder()), place));
+    // A request that took no time at all has no part to round up.
+    for &place in order.iter().cycle().take(if order.is_empty() {
+        0
+    } else {
+        missing as usize
+    }) {
+        nanos[place] += Span(1);
+        missing -= 1;
+    }
+    assert_eq!(missing, 0, "{missing} ns of a request are in no part");
+    nanos
 }

@@ -4,11 +4,16 @@
 //! them falls when rows or tokens are added: see `docs/model.md` for the equation, its units and its sources. While a
 //! batch only decodes, its cost is affine in the number of steps made, so a run of steps has a closed form.
 
+mod drafts;
+
+use super::book::Seq;
 use super::fine::Fine;
+use super::speculation::Gain;
 pub use crate::catalog::rig::Coefficients;
+pub use drafts::Speculation;
 
 /// The number of linear coefficients.
-pub const FEATURES: usize = 9;
+pub const FEATURES: usize = 10;
 
 /// The names of the linear coefficients, in the order of [`Graph::features`].
 pub const FEATURE_NAMES: [&str; FEATURES] = [
@@ -21,6 +26,7 @@ pub const FEATURE_NAMES: [&str; FEATURES] = [
     "token_s",
     "attention_s",
     "request_s",
+    "matrix_s",
 ];
 
 /// Shape parameters that the features depend on other than linearly.
@@ -36,6 +42,8 @@ pub struct Form {
     pub short_tokens: u64,
     /// See [`Coefficients::overlap`].
     pub overlap: f64,
+    /// See [`Coefficients::vector_tokens`].
+    pub vector_tokens: u64,
 }
 
 impl Coefficients {
@@ -51,6 +59,7 @@ impl Coefficients {
                 0
             },
             overlap: self.overlap,
+            vector_tokens: self.vector_tokens,
         }
     }
 
@@ -66,6 +75,7 @@ impl Coefficients {
             self.token_s,
             self.attention_s,
             self.request_s,
+            self.matrix_s,
         ]
     }
 
@@ -81,6 +91,7 @@ impl Coefficients {
             token_s,
             attention_s,
             request_s,
+            matrix_s,
         ] = linear;
         Coefficients {
             weights_s,
@@ -95,8 +106,11 @@ impl Coefficients {
             half_tokens: form.half_tokens,
             attention_s,
             request_s,
+            matrix_s,
+            vector_tokens: form.vector_tokens,
             expert_share: form.expert_share,
             overlap: form.overlap,
+            link_token_s: 0.0,
         }
     }
 }
@@ -127,6 +141,10 @@ pub struct Graph {
     pub chunks: Vec<Chunk>,
     /// Whether the next graph's work overlaps this one's, on hardware that can.
     pub overlapped: bool,
+    /// What each row's passes have accepted beyond whole tokens, where drafts are verified; see [`Gain`].
+    pub fractions: Vec<u64>,
+    /// That of the longest row.
+    pub longest_fraction: u64,
 }
 
 impl Graph {
@@ -136,6 +154,23 @@ impl Graph {
         self.growth += 1;
         self.contexts += context;
         self.longest = self.longest.max(context);
+    }
+
+    /// Adds a decode row for a request.
+    pub fn add_seq(&mut self, seq: &Seq) {
+        self.add_row_at(seq.known(), seq.fraction());
+    }
+
+    /// Adds a decode row that attends to `context` tokens; `fraction` is what its passes have accepted beyond whole
+    /// tokens, where they verify drafts.
+    pub fn add_row_at(&mut self, context: u64, fraction: Option<u64>) {
+        if let Some(fraction) = fraction {
+            if (context, fraction) > (self.longest, self.longest_fraction) {
+                self.longest_fraction = fraction;
+            }
+            self.fractions.push(fraction);
+        }
+        self.add_row(context);
     }
 
     /// Returns whether a single short row is all there is, for which some engines have a kernel of its own.
@@ -194,6 +229,11 @@ impl Graph {
             k * factor * (tokens * tokens / (tokens + form.half_tokens)),
             factor * attention,
             requests,
+            if tokens > form.vector_tokens as f64 {
+                k * factor
+            } else {
+                0.0
+            },
         ]
     }
 }
@@ -222,6 +262,10 @@ pub struct StepCost {
     kv_short: Kv,
     /// What a decode pass costs before it reads any context, by its rows: asked for at every step, for every row.
     fixed: Vec<Fine>,
+    /// Drafts that decode passes verify, where there are any.
+    speculation: Option<Speculation>,
+    /// What the model that writes them reads of its own keys and values, and when a row is short to it.
+    draft_kv: Option<(Kv, Kv, Form)>,
 }
 
 /// How many rows a decode pass is usually asked about.
@@ -242,14 +286,46 @@ impl Kv {
         }
     }
 
-    /// Returns the cost of `times` passes of this shape, each over contexts that have grown.
-    fn steps(self, graph: &Graph, times: u64) -> Fine {
+    /// Returns the cost of `times` passes of this shape, each over contexts that have grown by what those before gained.
+    fn steps(self, graph: &Graph, times: u64, gain: Gain) -> Fine {
         let k = u128::from(times);
         let growth = u128::from(graph.growth) * (k * (k - 1) / 2);
-        let even = u128::from(graph.contexts) * k + growth;
-        let most = u128::from(graph.rows) * u128::from(graph.longest) * k + growth;
+        let mut even = u128::from(graph.contexts) * k + growth;
+        let mut most = u128::from(graph.rows) * u128::from(graph.longest) * k + growth;
+        if times > 1 && gain != Gain::default() {
+            // Contexts grow by accepted drafts too. Rows whose attention scans one stream grow by those of all.
+            let each = graph.fractions.iter();
+            let accepted: u128 = each.map(|&fraction| gain.summed(fraction, times)).sum();
+            let rows = u128::from(graph.rows);
+            let one_stream = graph.growth > graph.rows;
+            even += accepted * if one_stream { rows } else { 1 };
+            most += rows
+                * if one_stream {
+                    accepted
+                } else {
+                    // Who is longest stays longest: all grow alike, and the fraction decides between equals.
+                    gain.summed(graph.longest_fraction, times)
+                };
+        }
         Fine(self.own.0 * even + self.longest.0 * most)
     }
+}
+
+/// Returns what decode passes read of keys and values, where a single row below some length has a kernel of its own.
+fn kv_steps(long: Kv, short: Kv, form: &Form, graph: &Graph, times: u64, gain: Gain) -> Fine {
+    if !graph.single_short(form) {
+        return long.steps(graph, times, gain);
+    }
+    let fraction = graph.longest_fraction;
+    let below = times.min(gain.passes(fraction, form.short_tokens - graph.contexts));
+    let mut kv = short.steps(graph, below, gain);
+    if times > below {
+        let context = graph.contexts + gain.tokens(fraction, below);
+        let mut rest = Graph::default();
+        rest.add_row_at(context, Some(gain.fraction(fraction, below)));
+        kv += long.steps(&rest, times - below, gain);
+    }
+    kv
 }
 
 impl StepCost {
@@ -265,11 +341,23 @@ impl StepCost {
                 coefficients.kv_short_s.unwrap_or(coefficients.kv_s),
                 coefficients.kv_imbalance,
             ),
+            speculation: None,
+            draft_kv: None,
         };
-        let fixed = (1..=USUAL_ROWS).map(|rows| cost.decode_fixed(rows, false));
-        // A pass of no rows is never made.
-        cost.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
+        cost.note_usual();
         cost
+    }
+
+    fn note_usual(&mut self) {
+        let fixed = (1..=USUAL_ROWS).map(|rows| self.decode_fixed(rows, false));
+        // A pass of no rows is never made.
+        self.fixed = std::iter::once(Fine::ZERO).chain(fixed).collect();
+    }
+
+    /// Returns how fast answers grow.
+    pub fn gain(&self) -> Gain {
+        self.speculation
+            .map_or(Gain::default(), |speculation| speculation.gain)
     }
 
     /// Returns the coefficients.
@@ -314,7 +402,15 @@ impl StepCost {
             .zip(linear)
             .map(|(feature, coefficient)| feature * coefficient)
             .sum();
-        Fine::from_secs(secs) + self.kv.steps(graph, 1)
+        let prompts: u64 = graph.chunks.iter().map(|chunk| chunk.tokens).sum();
+        let secs = secs + self.coefficients.link_token_s * (graph.rows + prompts) as f64;
+        let chunks = self.draft_chunks_secs(graph) + self.draft_secs(graph.rows, graph.overlapped);
+        let decoding = Graph {
+            chunks: Vec::new(),
+            ..graph.clone()
+        };
+        let kv = self.kv.steps(graph, 1, Gain::default());
+        Fine::from_secs(secs + chunks) + kv + self.draft_kv_steps(&decoding, 1)
     }
 
     fn decode(&self, graph: &Graph, times: u64) -> Fine {
@@ -326,38 +422,45 @@ impl StepCost {
             Some(&fixed) => fixed,
             None => self.decode_fixed(graph.rows, graph.overlapped),
         } * times;
-        if !graph.single_short(&self.form) {
-            return fixed + self.kv.steps(graph, times);
-        }
-        let short = times.min(self.form.short_tokens - graph.contexts);
-        let mut kv = self.kv_short.steps(graph, short);
-        if times > short {
-            let mut long = Graph::default();
-            long.add_row(graph.contexts + short);
-            kv += self.kv.steps(&long, times - short);
-        }
-        fixed + kv
+        let gain = self.gain();
+        let kv = if self.speculation.is_some() {
+            // Several tokens of one row are no single row to a kernel.
+            self.kv.steps(graph, times, gain)
+        } else {
+            kv_steps(self.kv, self.kv_short, &self.form, graph, times, gain)
+        };
+        fixed + kv + self.draft_kv_steps(graph, times)
+    }
+
+    /// Returns how many rows a batch is padded to.
+    fn padded(&self, rows: u64) -> u64 {
+        let mut sizes = self.captured.iter().copied();
+        sizes.find(|&size| size >= rows).unwrap_or(rows)
     }
 
     /// Returns what a decode pass of `rows` rows costs before it reads any context.
     fn decode_fixed(&self, rows: u64, overlapped: bool) -> Fine {
-        let padded = self
-            .captured
-            .iter()
-            .copied()
-            .find(|&size| size >= rows)
-            .unwrap_or(rows);
-        let c = &self.coefficients;
-        let tokens = rows as f64;
-        let spread = 1.0 - power(1.0 - c.expert_share, padded);
-        let factor = if overlapped { c.overlap } else { 1.0 };
-        let secs = c.weights_s
-            + c.experts_s * spread
-            + c.row_s * padded as f64
-            + if rows > 1 { c.second_row_s } else { 0.0 }
-            + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
-        Fine::from_secs(secs * factor)
+        let plain = decode_secs(&self.coefficients, rows, self.padded(rows), overlapped);
+        Fine::from_secs(plain + self.draft_secs(rows, overlapped))
     }
+}
+
+/// Returns the seconds of a decode pass of `rows` rows, padded to `padded`, before it reads any context.
+fn decode_secs(c: &Coefficients, rows: u64, padded: u64, overlapped: bool) -> f64 {
+    let tokens = rows as f64;
+    let spread = 1.0 - power(1.0 - c.expert_share, padded);
+    let factor = if overlapped { c.overlap } else { 1.0 };
+    let secs = c.weights_s
+        + c.experts_s * spread
+        + c.row_s * padded as f64
+        + if rows > 1 { c.second_row_s } else { 0.0 }
+        + if rows > c.vector_tokens {
+            c.matrix_s
+        } else {
+            0.0
+        }
+        + c.token_s * (tokens * tokens / (tokens + c.half_tokens));
+    secs * factor + c.link_token_s * tokens
 }
 
 #[cfg(test)]
@@ -379,8 +482,11 @@ mod tests {
             half_tokens: 96.0,
             attention_s: 1.674e-9,
             request_s: 0.0,
+            matrix_s: 0.0,
+            vector_tokens: 0,
             expert_share: 0.0,
             overlap: 1.0,
+            link_token_s: 0.0,
         }
     }
 

@@ -97,6 +97,7 @@ impl Backend for Recorded {
             ..CallParts::default()
         };
         let reply = Reply {
+            bound: None,
             call: call.id,
             retry_after: None,
             prompt: call.prompt_tokens,

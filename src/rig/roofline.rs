@@ -1,31 +1,18 @@
 //! A rig's cost from specifications alone: bytes over bandwidth, operations over rate, typical efficiencies.
 //!
 //! This is how a rig is known that nobody has measured. Every term has the meaning it has in [`super::cost`]; the
-//! efficiencies are round priors, so predictions made with them are estimates and say so.
+//! efficiencies come from other models on the same machine, else from other machines, else they are round priors.
+//! Predictions made so are estimates and say so.
 
-use super::cost::Coefficients;
+use super::cost::{Coefficients, FEATURES, Form};
+use crate::catalog::efficiency::{Efficiency, TERMS};
 use crate::catalog::{Hardware, Model, Platform};
 
-/// What share of its specification a machine reaches under an engine.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Efficiency {
-    /// Of bandwidth, when reading weights.
-    pub weights: f64,
-    /// Of bandwidth, when reading keys and values.
-    pub kv: f64,
-    /// Of the arithmetic rate, in large matrix products.
-    pub compute: f64,
-    /// Of the arithmetic rate, in attention.
-    pub attention: f64,
-    /// Seconds to launch a pass.
-    pub launch_s: f64,
-    /// Seconds to take in a request.
-    pub request_s: f64,
-    /// What a second row costs, as a share of reading the weights.
-    pub second_row: f64,
-}
+/// The most tokens that kernels for single vectors serve: llama.cpp has them up to 8 columns on CUDA and Vulkan, and
+/// what is measured beyond shows the step.
+pub const VECTOR_TOKENS: u64 = 8;
 
-/// Returns the typical efficiencies of an engine on a platform.
+/// Returns the typical efficiencies of an engine on a platform, for machines and engines that nobody measured.
 ///
 /// Priors of the middle of what is published: 0.65 to 0.87 of bandwidth for decode, 0.4 to 0.65 of the arithmetic rate
 /// for prefill on CUDA, less on integrated graphics.
@@ -36,19 +23,39 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
         Platform::Metal => (0.75, 0.55),
         Platform::Rocm => (0.75, 0.35),
     };
+    let launch_s = match engine {
+        // MLX builds its graph anew for every pass.
+        "mlx-lm" | "lm-studio" => 1e-3,
+        _ if batching => 4e-4,
+        _ => 2e-4,
+    };
+    let kv = if batching { 0.8 } else { 0.4 };
+    let attention = if batching { 0.4 } else { 0.15 };
+    let request_s = if batching { 3e-3 } else { 1e-2 };
+    // Engines that replay graphs dispatch experts on the device; others launch several kernels for each layer.
+    let dispatch_s = if batching { 1e-5 } else { 4e-5 };
+    let layer_s = if batching { 1e-5 } else { 2e-5 };
+    // Kernels of serving engines keep their pace from one row to many, and split a single row's attention over the chip.
+    let (kv_compute, matrix) = if batching { (0.0, 0.0) } else { (2.0, 0.3) };
     Efficiency {
-        weights,
-        kv: if batching { 0.8 } else { 0.4 },
-        compute,
-        attention: if batching { 0.4 } else { 0.15 },
-        launch_s: match engine {
-            // MLX builds its graph anew for every pass.
-            "mlx-lm" | "lm-studio" => 1e-3,
-            _ if batching => 4e-4,
-            _ => 2e-4,
-        },
-        request_s: if batching { 3e-3 } else { 1e-2 },
-        second_row: 0.1,
+        terms: [
+            launch_s,
+            layer_s,
+            dispatch_s,
+            1.0 / weights,
+            1.0 / weights,
+            5e-5,
+            1.0,
+            0.1 / weights,
+            1.0 / kv,
+            kv_compute,
+            1.0 / compute,
+            1.0 / attention,
+            request_s,
+            matrix,
+            matrix,
+        ],
+        half_tokens: None,
     }
 }
 
@@ -94,54 +101,76 @@ pub fn spilled(
     }
 }
 
+/// Returns by how much each linear coefficient grows with each term: what a term stands for, on this machine and model.
+///
+/// A term in seconds counts launches; any other is how many times as long a read or a product takes as the
+/// specification says.
+pub fn basis(hardware: &Hardware, model: &Model, devices: u32) -> [[f64; FEATURES]; TERMS] {
+    let devices = f64::from(devices);
+    let bandwidth = hardware.bandwidth.value.0 * devices;
+    let best = hardware.compute.best(model.compute);
+    let rate = best.map_or(0.0, |(_, rate)| rate.value.0) * devices;
+    // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
+    let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
+    let (shared, experts, expert_share) = weight_bytes(model);
+    let shape = &model.shape.value;
+    let layers = f64::from(shape.layers);
+    let of_heads = 4.0 * f64::from(shape.heads) * f64::from(shape.head_dim);
+    let per_pair = of_heads * f64::from(shape.kv_layers) / rate;
+    let at = |column: usize, value: f64| {
+        let mut row = [0.0; FEATURES];
+        row[column] = value;
+        row
+    };
+    [
+        at(0, 1.0),
+        at(0, layers),
+        at(0, if expert_share > 0.0 { layers } else { 0.0 }),
+        at(0, shared / bandwidth),
+        at(1, experts / bandwidth),
+        at(2, 1.0),
+        at(
+            2,
+            2.0 * model.state_bytes_per_sequence.value.as_f64() / bandwidth,
+        ),
+        at(3, shared / bandwidth),
+        at(4, model.kv_bytes_per_token.value.as_f64() / bandwidth),
+        at(4, per_pair),
+        at(6, 2.0 * model.prompt_params() / rate),
+        at(7, per_pair),
+        at(8, 1.0),
+        at(9, shared / bandwidth),
+        at(9, experts / bandwidth),
+    ]
+}
+
 /// Returns the cost coefficients that specifications imply.
 ///
-/// `devices` share every layer; a machine whose devices hold layers in turn computes as one.
+/// `devices` share every layer; a machine whose devices hold layers in turn computes as one. What devices take to talk to
+/// each other is not in it.
 pub fn coefficients(
     hardware: &Hardware,
     model: &Model,
     efficiency: &Efficiency,
     devices: u32,
 ) -> Coefficients {
-    let devices = f64::from(devices);
-    let bandwidth = hardware.bandwidth.value.0 * devices;
-    let rate = hardware
-        .compute
-        .best(model.compute)
-        .map_or(0.0, |(_, rate)| rate.value.0)
-        * devices;
-    // Without a published rate, assume the ratio of arithmetic to bandwidth that integrated graphics have.
-    let rate = if rate > 0.0 { rate } else { bandwidth * 100.0 };
-    let (shared, experts, expert_share) = weight_bytes(model);
-    let shape = &model.shape.value;
-    let reading = bandwidth * efficiency.weights;
-    let links = if devices > 1.0 {
-        f64::from(shape.layers) * 2.0 * 2e-5
-    } else {
-        0.0
-    };
-    let weights_s = efficiency.launch_s + links + shared / reading;
-    let token_s = 2.0 * model.active_params.value / (rate * efficiency.compute);
-    let per_pair =
-        4.0 * f64::from(shape.heads) * f64::from(shape.head_dim) * f64::from(shape.kv_layers);
-    Coefficients {
-        weights_s,
-        experts_s: experts / reading,
-        row_s: 2.0 * model.state_bytes_per_sequence.value.as_f64() / bandwidth + 5e-5,
-        second_row_s: efficiency.second_row * weights_s,
-        kv_s: model.kv_bytes_per_token.value.as_f64() / (bandwidth * efficiency.kv),
-        kv_short_s: None,
-        short_tokens: 0,
-        kv_imbalance: 0.0,
-        token_s,
-        // With this half-saturation a large pass hides reading the weights behind its arithmetic, and a small one its
-        // arithmetic behind the reading.
-        half_tokens: weights_s / token_s,
-        attention_s: per_pair / (rate * efficiency.attention),
-        request_s: efficiency.request_s,
-        expert_share,
-        overlap: 1.0,
+    let mut linear = [0.0; FEATURES];
+    for (row, cost) in basis(hardware, model, devices).iter().zip(efficiency.terms) {
+        for (sum, part) in linear.iter_mut().zip(row) {
+            *sum += cost * part;
+        }
     }
+    let form = Form {
+        // Without a measured one: a large pass hides reading the weights behind its arithmetic, and a small one its
+        // arithmetic behind the reading.
+        half_tokens: efficiency.half_tokens.unwrap_or(linear[0] / linear[6]),
+        expert_share: weight_bytes(model).2,
+        kv_imbalance: 0.0,
+        short_tokens: 0,
+        overlap: 1.0,
+        vector_tokens: VECTOR_TOKENS,
+    };
+    Coefficients::from_linear(linear, form)
 }
 
 /// Returns the coefficients of a model that was not measured, from those of one that was on the same rig.
@@ -175,7 +204,15 @@ pub fn transferred(
         half_tokens: measured.half_tokens,
         attention_s: carry(here.attention_s, there.attention_s, measured.attention_s),
         request_s: measured.request_s,
+        // A profile without one has it in its other terms.
+        matrix_s: if measured.matrix_s > 0.0 {
+            carry(here.matrix_s, there.matrix_s, measured.matrix_s)
+        } else {
+            0.0
+        },
+        vector_tokens: measured.vector_tokens,
         expert_share: here.expert_share,
         overlap: measured.overlap,
+        link_token_s: here.link_token_s,
     }
 }

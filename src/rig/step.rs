@@ -3,13 +3,17 @@
 //! Decode steps in which nothing changes are made in one go. A call that arrives meanwhile cuts the run at the next
 //! step boundary; because engine time is integer, where a run is cut makes no difference to when its steps end.
 
-use super::Backend;
 use super::book::{Book, SeqId};
 use super::cost::{Graph, StepCost};
 use super::engine::{Engine, Step};
 use super::fine::Fine;
-use crate::call::{Call, Reply};
+use super::meter::{Bound, Busy, Heat, Limits, stretched};
+use super::{Backend, Load, Open, Written};
+use crate::call::{Call, Outcome, Reply};
+use crate::ids::CallId;
+use crate::trace::content::Content;
 use crate::units::Time;
+use std::sync::Arc;
 
 /// A step, or a run of equal decode steps, that is being made.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ struct Running {
     times: u64,
     /// What the step is made of, to tell how long a number of repetitions lasts.
     graphs: Vec<Graph>,
+    /// How many thousandths as long it takes as on a machine that has rested.
+    stretch: u64,
 }
 
 /// An engine with its clock.
@@ -44,17 +50,24 @@ pub struct StepLoop<E> {
     complete: Vec<SeqId>,
     /// Whether runs of decode steps are made in one go; off only to check that it makes no difference.
     coalesce: bool,
+    /// What limits how much the engine takes in, to tell why requests wait.
+    limits: Limits,
+    /// How warm the machine is, where sustained load is to slow it.
+    heat: Option<Heat>,
     /// Every pass made so far and how often in a row, where somebody wants to know.
     passes: Option<Vec<(Graph, u64)>>,
+    /// Every token written so far, where somebody waits for it.
+    written: Option<Vec<Written>>,
 }
 
 impl<E: Engine> StepLoop<E> {
     /// Returns an engine at rest.
     pub fn new(engine: E, cost: StepCost) -> StepLoop<E> {
+        let book = Book::new(cost.gain());
         StepLoop {
             engine,
             cost,
-            book: Book::default(),
+            book,
             step: Step::default(),
             running: None,
             wake: None,
@@ -65,7 +78,10 @@ impl<E: Engine> StepLoop<E> {
             refused: Vec::new(),
             complete: Vec::new(),
             coalesce: true,
+            limits: Limits::default(),
+            heat: None,
             passes: None,
+            written: None,
         }
     }
 
@@ -118,6 +134,7 @@ impl<E: Engine> StepLoop<E> {
             // Transfers follow each other; while another's state moves, a request stands.
             self.book.charge_standing(seq, self.clock);
             self.clock += length;
+            self.book.meter.moved(length);
             self.book.charge_transfer(seq, self.clock);
         }
         if self.step.rows.is_empty() {
@@ -133,14 +150,40 @@ impl<E: Engine> StepLoop<E> {
         } else {
             1
         };
+        let reads = graphs.iter().any(|graph| !graph.chunks.is_empty());
+        let heat = self.heat.as_ref().filter(|_| reads);
+        let stretch = heat.map_or(1000, |heat| heat.stretch(self.clock));
+        self.book.meter.begin(self.clock, self.why_others_wait());
         self.running = Some(Running {
             from: self.clock,
-            end: self.clock + self.cost.steps(&graphs, times),
+            end: self.clock + stretched(self.cost.steps(&graphs, times), stretch),
             times,
             graphs,
+            stretch,
         });
         if let Some(ready) = self.engine.next_ready().filter(|_| times > 1) {
             self.cut(|end| end >= ready);
+        }
+    }
+
+    /// Returns why requests wait that have no part in the step that was just planned.
+    fn why_others_wait(&self) -> Bound {
+        let inside = (self.step.rows.len() + self.step.standing.len()) as u64;
+        let tokens: u64 = self
+            .step
+            .rows
+            .iter()
+            .map(|row| row.chunk.unwrap_or(1))
+            .sum();
+        let reads = self.step.rows.iter().any(|row| row.chunk.is_some());
+        if self.book.len() as u64 <= inside {
+            Bound::Turn
+        } else if self.limits.slots.is_some_and(|slots| inside >= slots) {
+            Bound::Slots
+        } else if self.limits.step_tokens.map_or(reads, |most| tokens >= most) {
+            Bound::Turn
+        } else {
+            Bound::Memory
         }
     }
 
@@ -177,6 +220,7 @@ impl<E: Engine> StepLoop<E> {
             self.engine
                 .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
             let alone = self.cost.steps(&self.alone, running.times);
+            let alone = stretched(alone, running.stretch);
             match row.chunk {
                 Some(tokens) => self.book.charge_chunk(row.seq, tokens, alone, length, end),
                 None => self
@@ -188,6 +232,21 @@ impl<E: Engine> StepLoop<E> {
             self.book.charge_standing(seq, end);
         }
         self.clock = end;
+        self.book
+            .meter
+            .end(&self.cost, &running.graphs, running.times, length);
+        let reads = running.graphs.iter().any(|graph| !graph.chunks.is_empty());
+        if let Some(heat) = self.heat.as_mut().filter(|_| reads) {
+            heat.worked(running.from, end);
+        }
+        if let Some(written) = &mut self.written {
+            let answered = self.step.rows.iter().map(|row| self.book.seq(row.seq));
+            written.extend(answered.filter(|seq| seq.generated > 0).map(|seq| Written {
+                call: seq.call.id,
+                at: end.time(),
+                tokens: seq.generated,
+            }));
+        }
         if let Some(passes) = &mut self.passes {
             passes.extend(
                 running
@@ -233,6 +292,14 @@ impl<E: Engine> Backend for StepLoop<E> {
         end.or(self.wake).map(Fine::time)
     }
 
+    fn equip(&mut self, limits: Limits, heat: Option<Heat>) {
+        (self.limits, self.heat) = (limits, heat);
+    }
+
+    fn busy(&self) -> Option<Busy> {
+        Some(self.book.meter.busy())
+    }
+
     fn advance(&mut self, now: Time, replies: &mut Vec<Reply>) {
         let from = replies.len();
         replies.append(&mut self.refused);
@@ -251,5 +318,49 @@ impl<E: Engine> Backend for StepLoop<E> {
             }
         }
         replies[from..].sort_by_key(|reply| (reply.finished, reply.call));
+    }
+
+    fn open(&mut self) -> Option<&mut dyn Open> {
+        Some(self)
+    }
+}
+
+impl<E: Engine> Open for StepLoop<E> {
+    fn content(&mut self) -> &mut Content {
+        // Copied once, when the server still holds what the engine was built with.
+        Arc::make_mut(self.engine.content())
+    }
+
+    fn watch(&mut self) {
+        self.coalesce = false;
+        self.written.get_or_insert_default();
+    }
+
+    fn take_written(&mut self, written: &mut Vec<Written>) {
+        written.append(self.written.get_or_insert_default());
+    }
+
+    fn give_up(&mut self, now: Time, call: CallId) {
+        let found = self.book.iter().find(|(_, seq)| seq.call.id == call);
+        let Some((id, waits)) = found.map(|(id, seq)| (id, !seq.admitted())) else {
+            return;
+        };
+        if waits && self.engine.withdraw(id) {
+            let at = Fine::at(now);
+            let gone = self.book.refuse(id, at, Outcome::Unavailable);
+            self.refused.push(gone);
+        } else {
+            let seq = self.book.seq_mut(id);
+            seq.output_limit = seq.output_limit.min(seq.generated.max(1));
+        }
+    }
+
+    fn load(&self) -> Load {
+        let running = self.book.iter().filter(|(_, seq)| seq.admitted()).count();
+        Load {
+            running,
+            waiting: self.book.len() - running,
+            used: self.engine.used(),
+        }
     }
 }

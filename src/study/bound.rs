@@ -22,6 +22,7 @@
 use crate::call::{Call, Realms, Reply};
 use crate::event::{Event, Sink};
 use crate::ids::NodeId;
+use crate::metrics::MOST_ROOM;
 use crate::rig::CacheShape;
 use crate::trace::content::Content;
 use crate::units::{Time, Tokens};
@@ -73,6 +74,13 @@ impl Sink for Served {
 }
 
 impl Served {
+    /// Returns a list with room for the calls that are expected.
+    pub fn with_capacity(calls: usize) -> Served {
+        Served {
+            calls: Vec::with_capacity(calls.min(MOST_ROOM)),
+        }
+    }
+
     fn called(&mut self, at: Time, call: &Call) {
         assert_eq!(
             call.id.index(),
@@ -111,11 +119,13 @@ impl Served {
     }
 
     /// Returns what the best caches of that shape would have found; `content` is what the calls refer to.
-    pub fn best(&self, content: &Content, shape: CacheShape) -> Best {
+    pub fn best(self, content: &Content, shape: CacheShape) -> Best {
         let unit = shape.granularity.0.max(1);
         let warm = self.calls.iter().filter(|one| one.warm > 0);
-        let mut calls: Vec<Kept> = warm.map(Kept::warming).collect();
-        calls.extend(self.calls.iter().filter(|one| one.answered));
+        let warm: Vec<Kept> = warm.map(Kept::warming).collect();
+        let mut calls = self.calls;
+        calls.retain(|one| one.answered);
+        calls.splice(..0, warm);
         calls.sort_by_key(|call| call.admitted);
         let paths = Paths::of(&calls, content, unit);
         let timeline = Timeline::of(&calls);

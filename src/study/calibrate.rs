@@ -5,7 +5,10 @@
 //! fitted by non-negative least squares on relative errors, outliers losing weight; parameters that are not linear are
 //! searched on a grid, anew for whatever is left out. Values in, values out: no files, no printing.
 
+pub mod law;
 pub mod nnls;
+pub mod passes;
+pub mod rig;
 pub mod schedule;
 
 use crate::rig::cost::{Coefficients, FEATURES, Form, Graph};
@@ -38,6 +41,17 @@ pub struct Freedom {
     pub least: [f64; FEATURES],
     /// Seconds that every measured time may be off by, beside its relative error.
     pub slack_s: f64,
+    /// What is expected before anything is measured; nothing where measurements alone decide.
+    pub prior: Option<Prior>,
+}
+
+/// Coefficients that are expected, and how much that counts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Prior {
+    /// The value of each linear coefficient; a free one without a positive value has no expectation.
+    pub values: [f64; FEATURES],
+    /// How many observations of weight 1 a coefficient that is off by its own size weighs.
+    pub weights: [f64; FEATURES],
 }
 
 /// Relative errors beyond this count by their size when grids are searched, not by its square.
@@ -57,6 +71,8 @@ pub struct Problem {
     measured_s: Vec<f64>,
     weights: Vec<f64>,
     groups: Vec<usize>,
+    /// Whether prompts were read: what only decodes has errors of another size, and is judged apart.
+    reads: Vec<bool>,
 }
 
 impl Problem {
@@ -84,6 +100,7 @@ impl Problem {
             measured_s: observations.iter().map(|one| one.measured_s).collect(),
             weights: observations.iter().map(|one| one.weight).collect(),
             groups: observations.iter().map(|one| one.group).collect(),
+            reads: observations.iter().map(reads).collect(),
             freedom,
         }
     }
@@ -171,7 +188,7 @@ impl Problem {
         let mut found = vec![0.0; free.len()];
         for _ in 0..ROUNDS {
             let roots: Vec<f64> = weights.iter().map(|weight| weight.sqrt()).collect();
-            let columns: Vec<Vec<f64>> = free
+            let mut columns: Vec<Vec<f64>> = free
                 .iter()
                 .map(|&column| {
                     let weighted = rows.iter().zip(&roots);
@@ -180,7 +197,8 @@ impl Problem {
                         .collect()
                 })
                 .collect();
-            let target: Vec<f64> = left.iter().zip(&roots).map(|(y, root)| y * root).collect();
+            let mut target: Vec<f64> = left.iter().zip(&roots).map(|(y, root)| y * root).collect();
+            self.expect(&free, &mut columns, &mut target);
             found = nnls::solve(&columns, &target);
             let residuals: Vec<f64> = rows
                 .iter()
@@ -194,9 +212,10 @@ impl Problem {
                     (y - fitted).abs() * weight.sqrt()
                 })
                 .collect();
-            let cut = OUTLIER * MAD * median(&residuals) + 1e-9;
-            for ((weight, base), residual) in weights.iter_mut().zip(&base).zip(&residuals) {
-                *weight = base * (cut / residual.max(1e-12)).min(1.0);
+            let of_kind: Vec<bool> = rows.iter().map(|&row| self.reads[row]).collect();
+            let trust = trust(&residuals, &of_kind, 0.0);
+            for ((weight, base), trust) in weights.iter_mut().zip(&base).zip(trust) {
+                *weight = base * trust;
             }
         }
         let mut linear = self.freedom.least;
@@ -204,6 +223,24 @@ impl Problem {
             linear[column] += value;
         }
         linear
+    }
+
+    /// Adds one equation for each coefficient that has an expected value.
+    fn expect(&self, free: &[usize], columns: &mut [Vec<f64>], target: &mut Vec<f64>) {
+        let Some(prior) = &self.freedom.prior else {
+            return;
+        };
+        for (own, &column) in free.iter().enumerate() {
+            let value = prior.values[column];
+            if value <= 0.0 {
+                continue;
+            }
+            let root = prior.weights[column].sqrt();
+            for (other, equations) in columns.iter_mut().enumerate() {
+                equations.push(if other == own { root / value } else { 0.0 });
+            }
+            target.push(root * (value - self.freedom.least[column]).max(0.0) / value);
+        }
     }
 
     fn loss(&self, at: usize, rows: &[usize], linear: &[f64; FEATURES]) -> f64 {
@@ -218,6 +255,23 @@ impl Problem {
         };
         rows.iter().map(one).sum()
     }
+}
+
+fn reads(one: &Observation) -> bool {
+    one.passes.iter().any(|(graph, _)| !graph.chunks.is_empty())
+}
+
+/// Returns how much each residual's row may count: less beyond [`OUTLIER`] robust standard deviations of its kind, or
+/// beyond `least` where that is more.
+fn trust(residuals: &[f64], kinds: &[bool], least: f64) -> Vec<f64> {
+    let cut = [false, true].map(|kind| {
+        let of_kind = residuals.iter().zip(kinds).filter(|(_, own)| **own == kind);
+        let of_kind: Vec<f64> = of_kind.map(|(residual, _)| *residual).collect();
+        (OUTLIER * MAD * median(&of_kind)).max(least) + 1e-9
+    });
+    let one =
+        |(residual, kind): (&f64, &bool)| (cut[usize::from(*kind)] / residual.max(1e-12)).min(1.0);
+    residuals.iter().zip(kinds).map(one).collect()
 }
 
 /// Returns what each linear coefficient is multiplied with over all passes.
@@ -280,17 +334,32 @@ impl Errors {
 /// Returns the ratio of measured to predicted time within which a new observation lies with a chance of 80 %, given the
 /// errors (predicted / measured - 1) of others like it.
 ///
-/// The interval is symmetric as a ratio and reaches out to the k-th smallest of n errors, k = 0.8 (n + 1) rounded up,
-/// which covers a further one at least that often whatever their distribution; the largest when n is below 4.
+/// The interval is symmetric as a ratio and reaches out to rank 0.8 (n + 1) of n errors by size, linear between ranks:
+/// a further one lies within with that chance whatever their distribution. It is the largest when n is below 4.
 pub fn interval_80(errors: &[f64]) -> (f64, f64) {
     let mut ratios: Vec<f64> = errors
         .iter()
         .map(|error| (1.0 + error).max(1.0 / (1.0 + error)))
         .collect();
     ratios.sort_by(f64::total_cmp);
-    let rank = (4 * (ratios.len() + 1)).div_ceil(5).min(ratios.len());
-    let reach = if rank == 0 { 1.0 } else { ratios[rank - 1] };
+    let Some(last) = ratios.len().checked_sub(1) else {
+        return (1.0, 1.0);
+    };
+    let at = (0.8 * (ratios.len() + 1) as f64 - 1.0).clamp(0.0, last as f64);
+    let (low, high) = (at.floor() as usize, at.ceil() as usize);
+    let reach = ratios[low] + (ratios[high] - ratios[low]) * (at - at.floor());
     (1.0 / reach, reach)
+}
+
+/// Returns how many of these errors lie within the interval that all the others give: 80 % are promised.
+pub fn covered(errors: &[f64]) -> usize {
+    let inside = |&index: &usize| {
+        let mut others = errors.to_vec();
+        let ratio = 1.0 / (1.0 + others.remove(index));
+        let (low, high) = interval_80(&others);
+        (low..=high).contains(&ratio)
+    };
+    (0..errors.len()).filter(inside).count()
 }
 
 /// Returns the quantile of values in ascending order, linear between ranks; nothing of none.

@@ -1,8 +1,9 @@
 //! What breaks prefixes, as habits of an agent and its template: the same trace as it would have been with them.
 //!
-//! A habit changes which content is the same, and nothing else: lengths, answers and waits stay as recorded. What a
-//! conversation had computed and can no longer reach counts as content that it had before at another place, so its cost
-//! shows as `reread_broken`.
+//! A habit changes which content is the same, and nothing else: lengths, answers and waits stay as recorded, except that
+//! prompts are longer or shorter by the reasoning that `agent.reasoning` sends or does not. What a conversation had
+//! computed and can no longer reach counts as content that it had before at another place, so its cost shows as
+//! `reread_broken`; what a lifetime ended had been stored and was lost, so that shows as `reread_evicted`.
 //!
 //! - `agent.timestamp=system` or `system:TOKENS`: the system prompt carries the time of each call, at its very start or
 //!   after that many tokens; nothing from there on is common to any two calls of a run.
@@ -11,12 +12,19 @@
 //!   calls tools unless it is known to have ended a turn.
 //! - `agent.tools=late:N`: the tool list, which stands before all else, changes before the main conversation's Nth call:
 //!   that prompt has nothing in common with those before it. Sub-agents have tool lists of their own.
+//! - `agent.reasoning=kept`, `dropped` or `turn`: the reasoning of earlier answers is sent again, never, or until a person
+//!   speaks. The trace must say how much of its answers was reasoning.
+//! - `agent.breakpoints=LIFETIME`: what is cached lives so long after its conversation last used it, as behind providers'
+//!   cache breakpoints.
+
+mod reasoning;
 
 use crate::catalog::suggest::{question, suggest};
 use crate::ids::NodeId;
 use crate::trace::content::{Content, ContentBuilder, ContentError, ROOT};
 use crate::trace::{Ending, Step, Trace, note_what_was_seen};
-use crate::units::Tokens;
+use crate::units::{Span, Tokens};
+pub use reasoning::Reasoning;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +50,20 @@ pub enum HabitError {
         /// What there is.
         expected: &'static str,
     },
+    /// The trace does not say how much of its answers was reasoning.
+    #[error(
+        "`agent.reasoning` needs to know how much of every answer was reasoning, and {unknown} of {all} answers that a \
+         prompt follows do not say, the first in session `{session}`; give `output.reasoning` in the trace, or leave \
+         the setting out"
+    )]
+    Reasoning {
+        /// Answers that do not say.
+        unknown: u64,
+        /// Answers that a prompt follows.
+        all: u64,
+        /// Where the first of them is.
+        session: String,
+    },
     /// The changed trace is too large.
     #[error("with these `agent.` settings the trace has {0}")]
     Content(#[from] ContentError),
@@ -53,6 +75,8 @@ pub const PREFIX: &str = "agent.";
 const TIMESTAMP: &str = "agent.timestamp";
 const RERENDER: &str = "agent.rerender";
 const TOOLS: &str = "agent.tools";
+const REASONING: &str = "agent.reasoning";
+const BREAKPOINTS: &str = "agent.breakpoints";
 
 /// Habits that break prefixes; by default there are none beyond what was recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -63,6 +87,10 @@ pub struct Habits {
     pub rerender: bool,
     /// Before which of the main conversation's calls, counted from 1, the tool list changes.
     pub late_tools: Option<u64>,
+    /// What becomes of earlier reasoning, where that is not what was recorded.
+    pub reasoning: Option<Reasoning>,
+    /// How long what is cached lives after its last use.
+    pub breakpoints: Option<Span>,
 }
 
 impl Habits {
@@ -104,10 +132,37 @@ impl Habits {
                         ),
                     };
                 }
+                REASONING => {
+                    let named = |one: &Reasoning| one.word() == value;
+                    habits.reasoning = match value.as_str() {
+                        "recorded" => None,
+                        _ => Some(
+                            Reasoning::ALL
+                                .into_iter()
+                                .find(named)
+                                .ok_or_else(|| wrong("recorded, kept, dropped or turn"))?,
+                        ),
+                    };
+                }
+                BREAKPOINTS => {
+                    let expected = "none, or how long what is cached lives: 5m, 1h";
+                    habits.breakpoints = match value.as_str() {
+                        "none" => None,
+                        other => Some(
+                            Span::parse(other)
+                                .ok()
+                                .filter(|&lifetime| lifetime > Span::ZERO)
+                                .ok_or_else(|| wrong(expected))?,
+                        ),
+                    };
+                }
                 _ => {
                     return Err(HabitError::Unknown {
                         key: key.clone(),
-                        hint: question(&suggest(key, [TIMESTAMP, RERENDER, TOOLS])),
+                        hint: question(&suggest(
+                            key,
+                            [TIMESTAMP, RERENDER, TOOLS, REASONING, BREAKPOINTS],
+                        )),
                     });
                 }
             }
@@ -120,15 +175,31 @@ impl Habits {
         let timestamp = self.timestamp.map(|at| format!("system:{}", at.0));
         let rerender = self.rerender.then(|| "tool-calls".to_string());
         let tools = self.late_tools.map(|call| format!("late:{call}"));
-        [(TIMESTAMP, timestamp), (RERENDER, rerender), (TOOLS, tools)]
-            .into_iter()
+        let reasoning = self.reasoning.map(|how| how.word().to_string());
+        let breakpoints = self.breakpoints.map(|lifetime| lifetime.to_string());
+        let all = [
+            (TIMESTAMP, timestamp),
+            (RERENDER, rerender),
+            (TOOLS, tools),
+            (REASONING, reasoning),
+            (BREAKPOINTS, breakpoints),
+        ];
+        all.into_iter()
             .filter_map(|(key, value)| Some((key.to_string(), value?)))
             .collect()
     }
 
     /// Returns the trace as it would have been with these habits.
     pub fn applied(&self, mut trace: Trace) -> Result<Trace, HabitError> {
-        if *self == Habits::default() {
+        if let Some(how) = self.reasoning {
+            trace = reasoning::applied(how, trace)?;
+        }
+        let others = Habits {
+            reasoning: None,
+            breakpoints: None,
+            ..*self
+        };
+        if others == Habits::default() {
             return Ok(trace);
         }
         let old = Arc::clone(&trace.content);

@@ -3,6 +3,7 @@
 //! Connects, finds out what answers and what prompts must be made of, and lets the driver turn the fleet. Repeats are whole
 //! replays, each with content of its own, so that none finds in the engine's cache what another left there.
 
+use super::economy::{Economy, Prices};
 use super::replay::{Replay, Workload};
 use crate::call::Call;
 use crate::event::{Event, Sink};
@@ -252,6 +253,7 @@ impl Met {
             calls: workload.calls,
             seed: workload.seed,
             settings: workload.settings.clone(),
+            prices: workload.prices.settings(),
             point: self.point.clone(),
             form: form_word(self.prepared.form).to_string(),
         }
@@ -327,7 +329,9 @@ impl Met {
         let replay = Replay {
             workload,
             point: self.point.clone(),
+            economy: economy(workload.prices, &metrics, &told),
             metrics,
+            energy: None,
             live: Some(Box::new(told)),
         };
         (replay, failed)
@@ -431,9 +435,24 @@ fn window(metrics: &RunMetrics, agents: u32) -> Option<Window> {
     })
 }
 
-/// Makes a workload and a replay of what a journal holds.
-pub fn recovered(contents: Contents) -> (Workload, OperatingPoint, RunMetrics, LiveNotes) {
+/// What a journal held.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    workload: Workload,
+    point: OperatingPoint,
+    metrics: RunMetrics,
+    notes: LiveNotes,
+}
+
+/// Makes a workload and figures of what a journal holds.
+pub fn recovered(contents: Contents) -> Recovered {
     let head = contents.head;
+    let named = head.prices.iter();
+    let named: Vec<(String, String)> = named
+        .map(|(key, price)| (key.clone(), price.to_string()))
+        .collect();
+    // Prices that somebody else wrote there are no reason to lose what was measured.
+    let prices = Prices::parse(&named).unwrap_or_default();
     let workload = Workload {
         traces: head.traces,
         sessions: head.sessions,
@@ -442,6 +461,7 @@ pub fn recovered(contents: Contents) -> (Workload, OperatingPoint, RunMetrics, L
         calls: head.calls,
         seed: head.seed,
         settings: head.settings,
+        prices,
     };
     let (mut metrics, mut planned) = (Metrics::default(), Vec::new());
     for event in contents.events {
@@ -480,7 +500,36 @@ pub fn recovered(contents: Contents) -> (Workload, OperatingPoint, RunMetrics, L
         .notes
         .extend(contents.cut.map(|cut| format!("the journal is cut: {cut}")));
     notes.remark(&head.point);
-    (workload, head.point, metrics, notes)
+    Recovered {
+        workload,
+        point: head.point,
+        metrics,
+        notes,
+    }
+}
+
+impl Recovered {
+    /// Returns the replay as it was when it ended.
+    pub fn replay(&self) -> Replay<'_> {
+        Replay {
+            workload: &self.workload,
+            point: self.point.clone(),
+            metrics: self.metrics.clone(),
+            energy: None,
+            economy: economy(self.workload.prices, &self.metrics, &self.notes),
+            live: Some(Box::new(self.notes.clone())),
+        }
+    }
+}
+
+/// Returns what a live replay would have cost elsewhere; what the engine's own machine draws is not known.
+fn economy(prices: Prices, metrics: &RunMetrics, notes: &LiveNotes) -> Economy {
+    let mut economy = Economy::of(prices, None, None, &metrics.summary);
+    if prices.api_cached.is_some() && !notes.tells_cached() {
+        // What an API would have had in its cache is not known either.
+        economy.api = None;
+    }
+    economy
 }
 
 /// Returns whether any call was answered.

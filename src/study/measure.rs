@@ -11,6 +11,7 @@ use crate::live::measured::Measured;
 use crate::live::prepare::Prepared;
 use crate::live::prompt::{Form, Prompt, Role};
 use crate::live::words::OPENING;
+use crate::measured::{Of, Row, What};
 use crate::units::{Span, Time, Tokens};
 use std::sync::Arc;
 
@@ -64,6 +65,45 @@ pub struct Point {
     pub times: u32,
     /// How many tokens of the depth the engine took from its cache, where it tells.
     pub cached: Option<u64>,
+}
+
+impl Point {
+    /// Returns the time behind the figure, as the `line`-th of what was measured at `place`.
+    ///
+    /// What an engine had to read again although it was meant to find it counts as read.
+    pub fn row(&self, of: &Of, place: &str, line: usize) -> Row {
+        let size = &self.size;
+        let found = self.cached.unwrap_or(size.depth).min(size.depth);
+        let row = Row {
+            what: What::FirstToken,
+            prompt: size.prompt + (size.depth - found),
+            depth: found,
+            answer: 0,
+            sequences: size.sequences,
+            chunk: None,
+            seconds: self.value / 1e3,
+            of: of.clone(),
+            file: place.to_string(),
+            line,
+        };
+        match size.metric {
+            Metric::FirstToken => row,
+            Metric::Decode => Row {
+                what: What::Decode,
+                prompt: 0,
+                depth: size.depth + size.prompt + 1,
+                answer: size.answer.saturating_sub(1),
+                seconds: size.answer.saturating_sub(1) as f64 / self.value,
+                ..row
+            },
+            Metric::Batch => Row {
+                what: What::Batch,
+                answer: size.answer,
+                seconds: self.value,
+                ..row
+            },
+        }
+    }
 }
 
 /// Sizes in the order in which they are measured: what matters most first, in case time runs out.
@@ -255,6 +295,33 @@ enum Stretch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_is_the_time_behind_its_figure() {
+        let all = sizes(true, u64::MAX);
+        let of = |metric| all.iter().find(|size| size.metric == metric).copied();
+        let row = |size: Option<Size>, value| {
+            let point = Point {
+                size: size.expect("each kind is measured"),
+                value,
+                range: (value, value),
+                times: 3,
+                cached: Some(0),
+            };
+            point.row(&Of::default(), "there", 1)
+        };
+        let first = row(of(Metric::FirstToken), 250.0);
+        assert_eq!((first.what, first.prompt, first.depth), (What::FirstToken, 16, 0));
+        assert!((first.seconds - 0.25).abs() < 1e-12);
+        // 127 tokens follow the first of 128; the context holds 512 and 16 and that first one by then.
+        let decode = row(of(Metric::Decode), 12.7);
+        assert_eq!((decode.depth, decode.answer), (529, 127));
+        assert!((decode.seconds - 10.0).abs() < 1e-12);
+        let deep = all.iter().find(|size| size.depth == 4096).copied();
+        let again = row(deep, 1000.0);
+        assert_eq!((again.prompt, again.depth), (512 + 4096, 0));
+        assert!((row(of(Metric::Batch), 3.0).seconds - 3.0).abs() < 1e-12);
+    }
 
     #[test]
     fn sizes_fit_the_context_and_the_quick_ones_are_a_part_of_all() {

@@ -4,6 +4,8 @@
 
 pub mod bound;
 pub mod calibrate;
+pub mod claims;
+pub mod economy;
 pub mod habits;
 pub mod live;
 pub mod measure;

@@ -4,12 +4,14 @@
 //! [`Workload`] that several rigs share.
 
 use super::bound::Served;
+use super::economy::{Economy, Prices};
 use super::live::LiveNotes;
 use crate::event::{Event, Sink};
 use crate::fleet::{Fleet, Plan};
 use crate::metrics::{Metrics, RunMetrics};
 use crate::operating_point::OperatingPoint;
-use crate::rig::Rig;
+use crate::rig::power::Energy;
+use crate::rig::{Backend, Rig};
 use crate::sim;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ pub struct Workload {
     pub seed: u64,
     /// Settings that made the trace another than the recorded one, by their full keys.
     pub settings: BTreeMap<String, String>,
+    /// What electricity, machines and APIs cost.
+    pub prices: Prices,
 }
 
 impl Workload {
@@ -63,6 +67,7 @@ impl Workload {
             calls,
             seed,
             settings: BTreeMap::new(),
+            prices: Prices::default(),
         }
     }
 }
@@ -76,6 +81,10 @@ pub struct Replay<'w> {
     pub point: OperatingPoint,
     /// The figures.
     pub metrics: RunMetrics,
+    /// The energy it took, where that is known.
+    pub energy: Option<Energy>,
+    /// What it cost.
+    pub economy: Economy,
     /// What is told of a live replay beside them.
     pub live: Option<Box<LiveNotes>>,
 }
@@ -101,7 +110,7 @@ pub fn replay<'w>(
     let room = usize::try_from(workload.calls).unwrap_or(0);
     let mut metrics = Metrics::with_capacity(room);
     let mut fleet = Fleet::new(trace, workload.plan);
-    let mut served = Served::default();
+    let mut served = Served::with_capacity(room);
     let mut figures = Both(&mut metrics, &mut served);
     sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut figures));
     let mut metrics = metrics.finish();
@@ -110,10 +119,26 @@ pub fn replay<'w>(
         metrics.summary.tokens.cached_optimal = Some(best.optimal);
         metrics.summary.tokens.cached_unbounded = Some(best.unbounded);
     }
+    let summary = &mut metrics.summary;
+    let busy = rig.backend.busy();
+    let energy = rig
+        .draw
+        .zip(busy)
+        .and_then(|(draw, busy)| draw.energy(busy, summary.wall));
+    let economy = Economy::of(
+        workload.prices,
+        rig.price.as_ref(),
+        energy.as_ref(),
+        summary,
+    );
+    summary.energy = energy.map(|energy| energy.total());
+    summary.cost = economy.total;
     Replay {
         workload,
         point: rig.point,
         metrics,
+        energy,
+        economy,
         live: None,
     }
 }

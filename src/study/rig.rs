@@ -3,19 +3,25 @@
 //! Resolves names in the catalogue, checks every setting against what the engine honours, sizes the cache and picks the
 //! cost coefficients. A setting that would be ignored is an error.
 
+mod cost;
+mod devices;
+mod machine;
+mod speculation;
 mod tiers;
 
+pub use cost::{Basis, basis, expected};
+use cost::{Cost, computing, cost_of};
+
 use crate::catalog::engine::SettingError;
-use crate::catalog::rig::{Calibration, RigProfile};
 use crate::catalog::{
-    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown,
+    Catalog, EngineProfile, Hardware, Model, Platform, Point, SettingValue, Unknown, What,
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
-use crate::rig::cost::Coefficients;
-use crate::rig::{Rig, roofline};
+use crate::rig::power::{CapError, Draw};
+use crate::rig::Rig;
 use crate::trace::content::Content;
-use crate::units::three_digits;
+use crate::units::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,8 +38,32 @@ pub enum RigError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The setting is neither an engine's nor a rig's.
-    #[error("unknown setting `{0}`; expected `engine.` and a flag of the engine, or `rig.variant`")]
+    #[error(
+        "unknown setting `{0}`; expected `engine.` and a flag of the engine, `rig.variant`, `rig.disk_bandwidth`, `rig.power_cap_w`, `rig.power_prefill_w`, `rig.power_decode_w`, `rig.power_idle_w` or `rig.sustained_load`"
+    )]
     Scope(String),
+    /// A setting of the machine is none.
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
+    /// A power cap cannot be set.
+    #[error(transparent)]
+    Cap(#[from] CapError),
+    /// The weights do not fit.
+    #[error(
+        "{model} does not fit {hardware}: its weights take {needs}, and {engine} can use {has} there"
+    )]
+    TooLarge {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+        /// The engine.
+        engine: String,
+        /// What the weights take.
+        needs: Bytes,
+        /// What there is.
+        has: Bytes,
+    },
     /// The rig has no calibration, and so no states to choose from.
     #[error("`rig.variant={0}` chooses between measured states, and this rig was not measured")]
     NoVariant(String),
@@ -59,16 +89,39 @@ pub enum RigError {
         /// Its platform.
         platform: &'static str,
     },
+    /// The files are MLX's, which has one platform.
+    #[error("{model} is made for MLX, which does not run on {hardware}")]
+    Mlx {
+        /// The model.
+        model: String,
+        /// The hardware.
+        hardware: String,
+    },
     /// The real engine would not start with these settings.
     #[error("vLLM does not start: {0}")]
     Start(String),
-    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
-    #[error("`engine.kv_offloading_size` does nothing for {hardware}: {why}")]
-    NoTier {
-        /// The hardware.
+    /// The devices cannot share the model.
+    #[error("{hardware} cannot share a model over {devices} devices: {why}")]
+    Devices {
+        /// How many.
+        devices: u32,
+        /// Of what.
         hardware: String,
         /// Why.
-        why: &'static str,
+        why: String,
+    },
+    /// Speculative decoding was asked for in a way that cannot be simulated.
+    #[error("speculative decoding: {0}")]
+    Speculation(String),
+    /// The tier of the cache has nowhere to be, or nothing is known of the way there.
+    #[error("`engine.{key}` does nothing for {of}: {why}")]
+    NoTier {
+        /// The setting that asked for it.
+        key: &'static str,
+        /// The hardware or the model.
+        of: String,
+        /// Why.
+        why: String,
     },
     /// The engine cannot load files of that kind.
     #[error("{engine} does not load {model}; it loads {loads}")]
@@ -93,6 +146,21 @@ struct Parts<'c> {
     model: &'c Model,
 }
 
+impl<'c> Parts<'c> {
+    /// Returns the same rig with another model.
+    fn with_model<'m>(&self, model: &'m Model) -> Parts<'m>
+    where
+        'c: 'm,
+    {
+        Parts {
+            hardware: self.hardware,
+            engine: self.engine,
+            version: self.version.clone(),
+            model,
+        }
+    }
+}
+
 /// Builds the rig that `spec` names, with `settings` in force, for a replay of `content`.
 pub fn build(
     spec: &str,
@@ -105,24 +173,61 @@ pub fn build(
         .iter()
         .cloned()
         .partition(|(key, _)| key.starts_with("rig."));
+    fits(&parts)?;
     let values = Values::resolve(&parts, &of_engine)?;
-    let variant = variant_of(&of_rig)?;
+    let machine = machine::read(&of_rig)?;
+    let variant = machine.variant.as_deref();
+    devices::check(&parts, &values)?;
+    let (kept, one) = (
+        devices::kept(&parts, &values),
+        devices::only_one(parts.hardware, &values),
+    );
+    let parts = Parts {
+        hardware: one.as_ref().unwrap_or(parts.hardware),
+        model: kept.as_ref().unwrap_or(parts.model),
+        ..parts
+    };
     let mut cost = cost_of(&parts, &values, catalog, variant)?;
+    let heat = machine.take_hold(&parts, &mut cost)?;
     if parts.engine.name == "llama.cpp" {
         tiers::spill(&parts, engines::placed(&parts, &values), &mut cost);
     }
+    let speculating = speculation::of(&parts, &values, catalog)?;
+    if let Some(speculating) = &speculating {
+        (cost.trust, cost.interval) = (Trust::Estimate, None);
+        cost.known_by = format!("{}; plain passes: {}", speculating.known_by, cost.known_by);
+    }
     let engines::Built {
-        backend,
+        mut backend,
         cache,
         mut shown,
-    } = engines::build(&parts, &values, cost.coefficients, content)?;
+    } = engines::build(
+        &parts,
+        &values,
+        cost.coefficients,
+        speculating.as_ref(),
+        machine.disk,
+        content,
+    )?;
+    if let Some(speculating) = &speculating {
+        let mean = format!("{:.4}", speculating.cost.gain.mean());
+        shown.insert("engine.speculative_tokens_per_pass".to_string(), mean);
+    }
     for (key, value) in &values.values {
         shown
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
     }
-    if let Some(variant) = variant {
-        shown.insert("rig.variant".to_string(), variant.to_string());
+    backend.equip(machine::limits(&parts, &values, &shown), heat);
+    shown.extend(of_rig.iter().cloned());
+    for (what, name) in [
+        (What::Hardware, &parts.hardware.name),
+        (What::Engine, &parts.engine.name),
+        (What::Model, &parts.model.name),
+    ] {
+        if let Some(file) = catalog.origin(what, name) {
+            cost.known_by = format!("{}; the {what} is that of {file}", cost.known_by);
+        }
     }
     let point = OperatingPoint {
         name: spec.to_string(),
@@ -140,16 +245,15 @@ pub fn build(
     Ok(Rig {
         point,
         cache,
+        draw: Some(Draw::new(
+            parts.hardware,
+            computing(&parts),
+            machine.power_cap,
+            machine.measured,
+        )),
+        price: parts.hardware.price.clone(),
         backend,
     })
-}
-
-/// Returns the state of the machine that was asked for, the only setting that belongs to the rig itself.
-fn variant_of(settings: &[(String, String)]) -> Result<Option<&str>, RigError> {
-    match settings.iter().find(|(key, _)| key != "rig.variant") {
-        Some((key, _)) => Err(RigError::Scope(key.clone())),
-        None => Ok(settings.last().map(|(_, value)| value.as_str())),
-    }
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {
@@ -170,6 +274,13 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         catalog.model(model)?,
     );
     let version = engine.version(version)?.name.clone();
+    if engine.backend(hardware.platform).is_none() {
+        return Err(RigError::Platform {
+            engine: engine.title.clone(),
+            hardware: hardware.title.clone(),
+            platform: hardware.platform.word(),
+        });
+    }
     if !engine.loads(model) {
         return Err(RigError::Format {
             engine: engine.title.clone(),
@@ -177,12 +288,10 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
             loads: engine.loads.join(", "),
         });
     }
-    let mlx_elsewhere = engines::on_mlx(model) && hardware.platform != Platform::Metal;
-    if engine.backend(hardware.platform).is_none() || mlx_elsewhere {
-        return Err(RigError::Platform {
-            engine: engine.title.clone(),
+    if engines::on_mlx(model) && hardware.platform != Platform::Metal {
+        return Err(RigError::Mlx {
+            model: model.name.clone(),
             hardware: hardware.title.clone(),
-            platform: hardware.platform.word(),
         });
     }
     Ok(Parts {
@@ -190,6 +299,22 @@ fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> 
         engine,
         version,
         model,
+    })
+}
+
+/// Refuses a model whose weights the engine could not load; llama.cpp leaves layers of it in a host's own memory.
+fn fits(parts: &Parts<'_>) -> Result<(), RigError> {
+    let (needs, has) = (parts.model.weights.value, parts.hardware.usable_total());
+    let spills = parts.engine.name == "llama.cpp" && !parts.hardware.unified_memory;
+    if spills || needs < has {
+        return Ok(());
+    }
+    Err(RigError::TooLarge {
+        model: parts.model.name.clone(),
+        hardware: parts.hardware.title.clone(),
+        engine: parts.engine.title.clone(),
+        needs,
+        has,
     })
 }
 
@@ -267,122 +392,4 @@ impl Values {
             _ => "",
         }
     }
-}
-
-/// Cost coefficients and how they are known.
-struct Cost {
-    coefficients: Coefficients,
-    trust: Trust,
-    interval: Option<(f64, f64)>,
-    known_by: String,
-}
-
-fn cost_of(
-    parts: &Parts<'_>,
-    values: &Values,
-    catalog: &Catalog,
-    variant: Option<&str>,
-) -> Result<Cost, RigError> {
-    let engine = computing(parts);
-    if let Some(profile) = catalog.rig_profile(&parts.hardware.name, engine, &parts.model.name) {
-        let cost = calibrated(profile, profile.calibration(variant)?);
-        return Ok(if engine == parts.engine.name {
-            cost
-        } else {
-            Cost {
-                trust: Trust::Estimate,
-                interval: None,
-                known_by: format!(
-                    "{} computes with {engine}, whose measurements on the same hardware and model \
-                     these are; nothing was measured under {} itself",
-                    parts.engine.title, parts.engine.title
-                ),
-                ..cost
-            }
-        });
-    }
-    if let Some(variant) = variant {
-        return Err(RigError::NoVariant(variant.to_string()));
-    }
-    let devices = devices(parts, values);
-    let efficiency = roofline::typical(engine, parts.hardware.platform);
-    let here = roofline::coefficients(parts.hardware, parts.model, &efficiency, devices);
-    let Some(profile) = relative(parts, catalog) else {
-        return Ok(Cost {
-            coefficients: here,
-            trust: Trust::Estimate,
-            interval: None,
-            known_by: "a roofline estimate from specifications and typical efficiencies; \
-                       nothing was measured on this rig"
-                .to_string(),
-        });
-    };
-    let measured = catalog.model(&profile.model)?;
-    let there = roofline::coefficients(parts.hardware, measured, &efficiency, devices);
-    Ok(Cost {
-        coefficients: roofline::transferred(&here, &there, &profile.default.coefficients),
-        trust: Trust::Estimate,
-        interval: None,
-        known_by: format!(
-            "the efficiencies that {} showed on the same hardware and engine, carried over to \
-             {}'s sizes; this model was not measured here",
-            profile.model, parts.model.name
-        ),
-    })
-}
-
-fn calibrated(profile: &RigProfile, calibration: &Calibration) -> Cost {
-    let error = calibration.error.as_ref();
-    let held_out = error.map_or_else(
-        || "nothing was held out".to_string(),
-        |error| {
-            let percent = |share: f64| three_digits(share * 100.0);
-            let (median, p90) = (percent(error.median), percent(error.p90));
-            format!(
-                "held-out error of {}: median {median} %, p90 {p90} %",
-                error.what
-            )
-        },
-    );
-    Cost {
-        coefficients: calibration.coefficients,
-        trust: profile.trust,
-        interval: error.map(|error| error.interval),
-        known_by: format!(
-            "calibrated on {}; {held_out}",
-            calibration.calibrated_on.join(", ")
-        ),
-    }
-}
-
-/// Returns the operating point on the same hardware and engine whose model is most like this one.
-fn relative<'c>(parts: &Parts<'_>, catalog: &'c Catalog) -> Option<&'c RigProfile> {
-    let alike = |profile: &&RigProfile| {
-        let model = catalog.model(&profile.model).ok();
-        let same_family = model.is_some_and(|model| model.family == parts.model.family);
-        let same_kind = model.is_some_and(|model| model.moe.is_some() == parts.model.moe.is_some());
-        (same_family, same_kind)
-    };
-    catalog
-        .all_rig_profiles()
-        .filter(|profile| {
-            profile.hardware == parts.hardware.name && profile.engine == computing(parts)
-        })
-        .max_by_key(alike)
-}
-
-/// Returns the engine that makes the passes: Ollama and LM Studio run llama.cpp's server.
-fn computing<'p>(parts: &'p Parts<'_>) -> &'p str {
-    let name = parts.engine.name.as_str();
-    let llama = name == "ollama" || name == "lm-studio" && !engines::on_mlx(parts.model);
-    if llama { "llama.cpp" } else { name }
-}
-
-/// Returns how many devices share each layer.
-fn devices(parts: &Parts<'_>, values: &Values) -> u32 {
-    if !parts.engine.settings.contains_key("tensor_parallel_size") {
-        return 1;
-    }
-    let asked = values.int("tensor_parallel_size");
-    asked.map_or(parts.hardware.devices, |asked| asked as u32)
 }

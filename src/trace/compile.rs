@@ -32,7 +32,7 @@ pub struct Compiler {
     sources: Vec<Source>,
     skipped: Vec<String>,
     sessions: Vec<Growing>,
-    by_id: FxHashMap<String, usize>,
+    by_id: Names<usize>,
     segments: FxHashMap<String, Known>,
     /// The first session of the file being read.
     file_from: usize,
@@ -70,7 +70,7 @@ impl Compiler {
     pub fn begin(&mut self, source: Source) {
         self.sources.push(source);
         self.segments.clear();
-        self.by_id.clear();
+        self.by_id = Names::default();
         self.file_from = self.sessions.len();
     }
 
@@ -78,7 +78,7 @@ impl Compiler {
     pub fn forget(&mut self) {
         self.sources.pop();
         self.sessions.truncate(self.file_from);
-        self.by_id.clear();
+        self.by_id = Names::default();
     }
 
     /// Returns the file being read, to note its losses and problems.
@@ -169,13 +169,13 @@ impl Compiler {
     }
 
     fn session(&mut self, record: &SessionRecord) -> Result<(), String> {
-        if self.by_id.contains_key(&record.id) {
+        if self.by_id.get(&record.id).is_some() {
             return Err(format!(
                 "session `{}` was already defined in this file; give each session its own id",
                 record.id
             ));
         }
-        self.by_id.insert(record.id.clone(), self.sessions.len());
+        self.by_id.insert(&record.id, self.sessions.len());
         self.sessions.push(Growing {
             session: Session {
                 id: record.id.clone(),
@@ -209,7 +209,7 @@ impl Compiler {
     /// Returns the session that a record belongs to; a file of one session need not name it.
     fn session_of(&mut self, name: Option<&str>) -> Result<usize, String> {
         match name {
-            Some(name) => self.by_id.get(name).copied().ok_or_else(|| {
+            Some(name) => self.by_id.get(name).ok_or_else(|| {
                 format!(
                     "session `{name}` is not defined above this line; add a `session` line first"
                 )
@@ -242,6 +242,7 @@ impl Compiler {
             }
         };
         let thread = growing.session.threads.len();
+        let mut parent_of = None;
         if let Some(step) = &record.spawn_step {
             let (parent, index) = growing.places.get(step).ok_or_else(|| {
                 format!(
@@ -250,7 +251,7 @@ impl Compiler {
                 )
             })?;
             let offset = growing.believable(record.spawn_offset_us)?;
-            growing.parents.push(Some(parent as usize));
+            parent_of = Some(parent as usize);
             growing.session.threads[parent as usize].steps[index as usize]
                 .gap
                 .spawns
@@ -263,18 +264,16 @@ impl Compiler {
                 "agent `{}` is not the session's first and names no `spawn_step`",
                 record.id
             ));
-        } else {
-            growing.parents.push(None);
         }
         growing.agents.insert(&record.id, thread);
-        if thread == 0 {
-            growing.session.threads.reserve_exact(1);
-        }
-        growing.session.threads.push(Thread {
-            id: record.id.clone(),
-            join,
-            steps: Vec::new(),
-        });
+        growing.put(
+            Thread {
+                id: record.id.clone(),
+                join,
+                steps: Vec::new(),
+            },
+            parent_of,
+        );
         Ok(())
     }
 
@@ -319,10 +318,8 @@ impl Compiler {
         }
         output = self.content.opaque(output, Tokens(left)).map_err(too_big)?;
         let growing = &mut self.sessions[at];
+        doubts = doubts.or(growing.end_gap(thread, joins, record));
         let steps = &mut growing.session.threads[thread].steps;
-        if let Some(previous) = steps.last_mut() {
-            previous.gap.joins = joins;
-        }
         let place = (thread as u32, steps.len() as u32);
         growing.places.insert(&record.id, place);
         let timing = record.timing.clone().unwrap_or_default();
@@ -335,6 +332,7 @@ impl Compiler {
             prompt_tokens: Tokens(record.prompt.tokens),
             output,
             output_tokens: Tokens(record.output.tokens),
+            reasoning: record.output.reasoning.map(Tokens),
             seen: Tokens::ZERO,
             seen_computed: Tokens::ZERO,
             again: Tokens(again),
@@ -364,12 +362,14 @@ impl Compiler {
         }
         if growing.session.threads.is_empty() {
             growing.agents.insert("main", 0);
-            growing.parents.push(None);
-            growing.session.threads.push(Thread {
-                id: "main".to_string(),
-                join: Join::Blocking,
-                steps: Vec::new(),
-            });
+            growing.put(
+                Thread {
+                    id: "main".to_string(),
+                    join: Join::Blocking,
+                    steps: Vec::new(),
+                },
+                None,
+            );
         }
         Ok(0)
     }
@@ -420,6 +420,9 @@ impl Compiler {
     /// Returns the names that sessions get because another file has a session of the same name, by source and own name.
     pub fn renamed(&self) -> BTreeMap<(usize, String), String> {
         let mut sources: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        if self.sources.len() < 2 {
+            return BTreeMap::new();
+        }
         for growing in self.sessions.iter().filter(|growing| growing.holds_steps()) {
             let id = growing.session.id.as_str();
             sources.entry(id).or_default().insert(growing.source);
@@ -448,30 +451,28 @@ impl Compiler {
     /// Ends the reading. Sessions that hold no step are left out.
     pub fn finish(mut self) -> Trace {
         let renamed = self.renamed();
-        for growing in &mut self.sessions {
-            let own = (growing.source, growing.session.id.clone());
-            if let Some(name) = renamed.get(&own) {
-                growing.session.id.clone_from(name);
+        if !renamed.is_empty() {
+            for growing in &mut self.sessions {
+                let own = (growing.source, growing.session.id.clone());
+                if let Some(name) = renamed.get(&own) {
+                    growing.session.id.clone_from(name);
+                }
             }
         }
         self.mark_common_heads();
         let content = self.content.finish();
-        let mut sessions: Vec<Session> = Vec::with_capacity(self.sessions.len());
-        for growing in self.sessions {
+        let sessions = self.sessions.into_iter().filter(Growing::holds_steps);
+        let sessions = sessions.map(|growing| {
             let mut session = growing.session;
-            if session
-                .threads
-                .first()
-                .is_none_or(|main| main.steps.is_empty())
-            {
-                continue;
-            }
             drop_empty_threads(&mut session);
             for thread in &mut session.threads {
                 note_what_was_seen(&content, &mut thread.steps);
             }
-            sessions.push(session);
-        }
+            session
+        });
+        // Collected in place and cut to size: a second list of very many sessions would weigh as much as they do.
+        let mut sessions: Vec<Session> = sessions.collect();
+        sessions.shrink_to_fit();
         Trace {
             sources: self.sources,
             skipped: self.skipped,
@@ -525,6 +526,42 @@ impl Growing {
     fn holds_steps(&self) -> bool {
         let main = self.session.threads.first();
         main.is_some_and(|main| !main.steps.is_empty())
+    }
+
+    /// Adds a conversation, with the one that started it. Very many sessions have but one: no room is made for more.
+    fn put(&mut self, thread: Thread, parent: Option<usize>) {
+        if self.parents.is_empty() {
+            self.parents.reserve_exact(1);
+            self.session.threads.reserve_exact(1);
+        }
+        self.parents.push(parent);
+        self.session.threads.push(thread);
+    }
+
+    /// Completes what follows the conversation's previous answer; returns a complaint when a wait had to be left out.
+    fn end_gap(&mut self, thread: usize, joins: Vec<u32>, record: &StepRecord) -> Option<String> {
+        let before = record.before.as_ref();
+        let waits = before.map(|gap| [gap.tool_us, gap.client_us, gap.human_us, gap.unknown_us]);
+        let waits = waits.unwrap_or_default().map(|wait| self.believable(wait));
+        let previous = self.session.threads[thread].steps.last_mut()?;
+        previous.gap.joins = joins;
+        let gap = &mut previous.gap;
+        let spans = [
+            &mut gap.tool,
+            &mut gap.client,
+            &mut gap.human,
+            &mut gap.unknown,
+        ];
+        let mut complaint = None;
+        for (span, wait) in spans.into_iter().zip(waits) {
+            match wait {
+                Ok(wait) => *span += wait,
+                Err(why) => {
+                    complaint = Some(format!("step `{}`: {why}; it was left out", record.id));
+                }
+            }
+        }
+        complaint
     }
 
     /// Returns a wait as a span; the sums of a session's waits must stay far from the end of the clock.

@@ -3,7 +3,9 @@
 //! Two prompts share exactly the content of the nodes their paths have in common. A node is a stretch of tokens that
 //! follows its parent; a prompt is named by the node it ends in, so the next prompt costs only its new nodes. The tree
 //! is built while a trace is read (nodes split where two prompts part) and never changes afterwards, which is why an
-//! engine can use a node as the key of what it stores. Knows nothing of agents, engines or files.
+//! engine can use a node as the key of what it stores. Where prompts come while an engine serves, the tree grows
+//! instead: a new stretch leaves its parent wherever the two part, and nothing that is there moves. Knows nothing of
+//! agents, engines or files.
 
 use crate::ids::NodeId;
 use crate::units::Tokens;
@@ -20,13 +22,48 @@ struct Node {
     head: bool,
 }
 
-/// The finished tree of everything that was recorded.
+/// The tree of everything that was recorded, or that has been asked so far.
 #[derive(Clone, Debug)]
 pub struct Content {
     nodes: Vec<Node>,
 }
 
+impl Default for Content {
+    /// Returns a tree in which nothing has been asked.
+    fn default() -> Content {
+        ContentBuilder::default().finish()
+    }
+}
+
 impl Content {
+    /// Adds a stretch of `len` tokens that leaves the path to `parent` at position `at`, be it in the parent's middle.
+    ///
+    /// # Panics
+    /// When `at` lies beyond the parent's end, or not behind its start.
+    pub fn branch(
+        &mut self,
+        parent: NodeId,
+        at: Tokens,
+        len: Tokens,
+    ) -> Result<NodeId, ContentError> {
+        let inside = at > self.start(parent) || parent == ROOT;
+        assert!(
+            inside && at <= self.end(parent),
+            "a stretch follows its parent"
+        );
+        let start = u32::try_from(at.0).map_err(|_| ContentError::TooLong)?;
+        let end = at.0.saturating_add(len.0);
+        let end = u32::try_from(end).map_err(|_| ContentError::TooLong)?;
+        let id = u32::try_from(self.nodes.len()).map_err(|_| ContentError::TooMany)?;
+        self.nodes.push(Node {
+            parent,
+            start,
+            end,
+            head: false,
+        });
+        Ok(NodeId(id))
+    }
+
     /// Returns the node that `node` follows.
     pub fn parent(&self, node: NodeId) -> NodeId {
         self.nodes[node.index()].parent
@@ -77,16 +114,23 @@ impl Content {
     }
 
     /// Returns the deepest node that lies on the paths to both `a` and `b`.
-    pub fn meeting(&self, mut a: NodeId, mut b: NodeId) -> NodeId {
+    pub fn meeting(&self, a: NodeId, b: NodeId) -> NodeId {
+        self.meet(a, b).0
+    }
+
+    /// Returns the deepest node on the paths to both `a` and `b`, and how many leading tokens the two have in common.
+    pub fn meet(&self, mut a: NodeId, mut b: NodeId) -> (NodeId, Tokens) {
+        // Up to where each path follows the node it has been walked up to.
+        let (mut in_a, mut in_b) = (self.end(a), self.end(b));
         while a != b {
-            // The node that starts later cannot be an ancestor of the other; nodes are never empty.
+            // The node that starts later cannot be an ancestor of the other: each starts behind its parent's start.
             if self.start(a) >= self.start(b) && a != ROOT {
-                a = self.parent(a);
+                (in_a, a) = (self.start(a), self.parent(a));
             } else {
-                b = self.parent(b);
+                (in_b, b) = (self.start(b), self.parent(b));
             }
         }
-        a
+        (a, in_a.min(in_b))
     }
 }
 
@@ -424,6 +468,27 @@ mod tests {
         assert_eq!(a, b);
         assert_eq!(content.end(content.meeting(a, c)), Tokens(32));
         assert_eq!(content.end(content.meeting(a, edited)), Tokens(20));
+    }
+
+    #[test]
+    fn a_stretch_that_leaves_in_the_middle_shares_what_lies_before() {
+        let mut content = Content::default();
+        let grow = |content: &mut Content, parent, at, len| {
+            content.branch(parent, Tokens(at), Tokens(len)).unwrap()
+        };
+        let a = grow(&mut content, ROOT, 0, 100);
+        let answer = grow(&mut content, a, 100, 20);
+        let b = grow(&mut content, a, 60, 10);
+        let c = grow(&mut content, a, 80, 10);
+        let prefix = grow(&mut content, a, 70, 0);
+        let shared = |x, y| content.meet(x, y).1;
+        assert_eq!(shared(answer, b), Tokens(60));
+        assert_eq!(shared(b, c), Tokens(60));
+        assert_eq!(shared(answer, c), Tokens(80));
+        assert_eq!(shared(prefix, c), Tokens(70));
+        assert_eq!(shared(prefix, answer), Tokens(70));
+        assert_eq!(shared(a, answer), Tokens(100));
+        assert_eq!(content.end(prefix), Tokens(70));
     }
 
     #[test]

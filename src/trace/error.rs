@@ -80,7 +80,7 @@ impl TraceError {
             TraceError::Io { .. } => "check that the path exists and may be read".to_string(),
             TraceError::Unknown { .. } => format!(
                 "readable are {}, each plain, .gz or .zst",
-                super::import::FORMATS.join(", ")
+                super::import::formats().join(", ")
             ),
             TraceError::Version { .. } => "update laptime, or import the recording again".to_string(),
             TraceError::Nothing { problems, .. } if problems.is_empty() => {
@@ -95,7 +95,7 @@ impl TraceError {
             }
             TraceError::Empty { .. } => format!(
                 "name the files, or a folder with files in one of these formats: {}",
-                super::import::FORMATS.join(", ")
+                super::import::formats().join(", ")
             ),
         }
     }

@@ -52,6 +52,11 @@ impl Input {
         }
     }
 
+    /// Returns whether it has no files beside it.
+    pub(super) fn is_memory(&self) -> bool {
+        self.bytes.is_some()
+    }
+
     fn raw(&self) -> io::Result<Box<dyn Read>> {
         Ok(match &self.bytes {
             Some(bytes) => Box::new(Cursor::new(Arc::clone(bytes))),
@@ -74,19 +79,14 @@ impl Input {
         })
     }
 
-    /// Returns `xxh3:` and the digest of the bytes as they stand on disk.
-    pub(super) fn digest(&self) -> io::Result<String> {
+    /// Returns `xxh3:` and the digest of the bytes as they stand on disk, those of the files read with it after its own.
+    pub(super) fn digest(&self, with: &[PathBuf]) -> io::Result<String> {
         let mut hash = Xxh3::new();
-        let mut raw = self.raw()?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match raw.read(&mut buffer) {
-                Ok(0) => return Ok(format!("xxh3:{:032x}", hash.digest128())),
-                Ok(read) => hash.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        feed(&mut hash, self.raw()?.as_mut())?;
+        for path in with {
+            feed(&mut hash, &mut File::open(path)?)?;
         }
+        Ok(format!("xxh3:{:032x}", hash.digest128()))
     }
 
     /// Returns the lines of the content.
@@ -96,6 +96,19 @@ impl Input {
             line: Vec::new(),
             number: 0,
         })
+    }
+}
+
+/// Adds all that can be read to a digest.
+fn feed(hash: &mut Xxh3, reader: &mut dyn Read) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

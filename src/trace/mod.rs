@@ -108,6 +108,8 @@ pub struct Step {
     pub output: NodeId,
     /// The answer's length.
     pub output_tokens: Tokens,
+    /// How much of the answer was reasoning, which comes first; nothing where the source does not say.
+    pub reasoning: Option<Tokens>,
     /// How much of the prompt also begins an earlier prompt (and kept answer) of this thread.
     pub seen: Tokens,
     /// How much of [`Step::seen`] an engine has computed by then: an answer's last token has not been.

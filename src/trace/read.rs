@@ -57,14 +57,23 @@ pub fn load(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Trace, TraceError> {
     let inputs = collect(paths)?;
-    let (compiler, _) = compile(&inputs, options, progress)?;
+    let (compiler, _) = compile(&inputs, None, options, progress)?;
     Ok(compiler.finish())
 }
 
 /// Reads a trace that is in memory as if it were a file called `name`.
 pub fn load_bytes(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Trace, TraceError> {
-    let (compiler, _) = compile(&[Input::memory(name, bytes)], options, &mut |_| {})?;
+    let (compiler, _) = compile(&[Input::memory(name, bytes)], None, options, &mut |_| {})?;
     Ok(compiler.finish())
+}
+
+/// Reads a trace that is in memory as a format of the given name ([`Source::format`]), whatever its content looks like;
+/// nothing where no format has that name.
+pub fn load_bytes_as(format: &str, name: &str, bytes: &[u8]) -> Option<Result<Trace, TraceError>> {
+    let told = Some(Format::named(format)?);
+    let inputs = [Input::memory(name, bytes)];
+    let compiled = compile(&inputs, told, &ReadOptions::default(), &mut |_| {});
+    Some(compiled.map(|(compiler, _)| compiler.finish()))
 }
 
 /// Writes everything in the given files and folders to `out` as one native trace, which loads as [`load`] loads them.
@@ -93,7 +102,7 @@ fn import_inputs(
     progress: &mut dyn FnMut(Progress<'_>),
     out: &mut dyn Write,
 ) -> Result<ImportReport, TraceError> {
-    let (compiler, used) = compile(inputs, options, progress)?;
+    let (compiler, used) = compile(inputs, None, options, progress)?;
     let renamed = compiler.renamed();
     let trace = compiler.finish();
     let report = ImportReport {
@@ -193,9 +202,10 @@ fn teller<'a>(
     }
 }
 
-/// Compiles all inputs; also says which were used, and as which format.
+/// Compiles all inputs, as a format that was told or as what their content is; also says which were used, and as which format.
 fn compile(
     inputs: &[Input],
+    told: Option<Format>,
     options: &ReadOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Compiler, Vec<(usize, Format)>), TraceError> {
@@ -204,7 +214,8 @@ fn compile(
     let mut skipped = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         let name = input.path.display().to_string();
-        let format = match Format::detect(input)? {
+        let detected = told.map_or_else(|| Format::detect(input), |format| Ok(Ok(format)));
+        let format = match detected? {
             Ok(format) => format,
             Err(found) if input.named => {
                 return Err(TraceError::Unknown {
@@ -218,7 +229,7 @@ fn compile(
             }
         };
         let digest = input
-            .digest()
+            .digest(&format.companions(input))
             .map_err(|error| TraceError::io("read", &input.path, error))?;
         compiler.begin(Source {
             name: name.clone(),

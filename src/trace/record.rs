@@ -196,6 +196,9 @@ pub struct StepRecord {
     /// What came between this answer and the next request, by cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<GapRecord>,
+    /// What came between the conversation's previous answer and this request, from a writer who learns it only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<GapRecord>,
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimingRecord>,
@@ -280,6 +283,9 @@ pub struct GapRecord {
     /// Measured tool time, parallel calls counted once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_us: Option<u64>,
+    /// How the tool time is known: `measured`, or `derived` from stamps that hold approvals too. Absent means measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_how: Option<String>,
     /// Measured overhead of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_us: Option<u64>,

@@ -8,6 +8,7 @@ hits do not depend on timing; concurrent ones have a thread per session. `tests/
 to the simulated engines.
 """
 
+import itertools
 import json
 import random
 import re
@@ -63,6 +64,7 @@ class Run:
 
     def __init__(self, path):
         self.file, self.lock, self.began = open(path, "w"), threading.Lock(), time.monotonic()
+        self.numbers = itertools.count()
 
     def clock(self):
         return round(time.monotonic() - self.began, 6)
@@ -73,8 +75,9 @@ class Run:
             self.file.flush()
 
     def ask(self, server, session, prompt, most, **extra):
-        row = server.ask(prompt, most, self.clock, **extra)
-        self.write({"session": session} | row)
+        number = next(self.numbers)
+        row = server.ask(prompt, most, self.clock, number, **extra)
+        self.write({"session": session, "number": number} | row)
         if row["status"] == 200 and len(row["output"]) != most:
             raise RuntimeError(f"asked for {most} tokens, got {len(row['output'])}")
         return row
@@ -92,8 +95,8 @@ class Run:
             session = everyone[number]
             session.take(self.ask(server, number, session.prompt, session.answer_length())["output"])
 
-    def concurrent(self, server, name, sessions, turns, size, think_s):
-        self.case(server, name, "concurrent")
+    def concurrent(self, server, name, sessions, turns, size, think_s, again=""):
+        self.case(server, name + again, "concurrent")
         failed = []
 
         def live(number):
@@ -137,10 +140,12 @@ def llama(run, start):
         with start(settings) as server:
             run.serial(server, f"serial: {name}", sessions, turns, size)
     for name, settings, sessions, turns, size in cases[:-1]:
-        with start(settings) as server:
-            run.concurrent(server, f"concurrent: {name}", sessions, turns, size, 0.1)
-            time.sleep(1)  # The log follows the last answer.
-        run.write({"log": slot_log(server.log.name)})
+        # Twice the same, to see by how much the engine differs from itself.
+        for again in ("", ", again"):
+            with start(settings) as server:
+                run.concurrent(server, f"concurrent: {name}", sessions, turns, size, 0.1, again)
+                time.sleep(1)  # The log follows the last answer.
+            run.write({"log": slot_log(server.log.name)})
 
 
 def slot_log(path):
@@ -158,10 +163,14 @@ def vllm(run, start):
                     "enable-prompt-tokens-details": True}
         with start(settings) as server:
             run.serial(server, f"serial: {ratio} of {blocks} blocks", 8, 10, 200)
-            server.call("POST", "/reset_prefix_cache")
-            before = server.metric("vllm:num_preemptions_total")
-            run.concurrent(server, f"concurrent: {ratio} of {blocks} blocks", 8, 10, 200, 0.1)
-            run.write({"preemptions": server.metric("vllm:num_preemptions_total") - before})
+            # Twice the same, to see by how much the engine differs from itself.
+            for again in ("", ", again"):
+                server.call("POST", "/reset_prefix_cache")
+                before = server.metric("vllm:num_preemptions_total")
+                first = next(run.numbers)
+                run.concurrent(server, f"concurrent: {ratio} of {blocks} blocks", 8, 10, 200, 0.1, again)
+                run.write({"preemptions": server.metric("vllm:num_preemptions_total") - before})
+                run.write({"steps": server.steps(first)})
 
 
 def main():

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ class Server:
 
     def __init__(self, engine, python, model, log, settings):
         self.engine, self.port, self.settings = engine, free_port(), settings
-        self.log = open(log, "w")
+        self.log, self.notes = open(log, "w"), Path(log).with_suffix(".notes")
+        self.notes.unlink(missing_ok=True)
         environment = dict(os.environ)
         if engine == "llama":
             command = [python, str(HERE / "llama_server.py"),
@@ -32,9 +34,11 @@ class Server:
         else:
             command = [str(Path(python).parent / "vllm"), "serve", str(model / "hf"), "--served-model-name", "random",
                        "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "bfloat16", "--enforce-eager",
-                       "--enable-prefix-caching", "--no-enable-log-requests", "--generation-config", "vllm"]
+                       "--enable-prefix-caching", "--no-enable-log-requests", "--generation-config", "vllm",
+                       "--scheduler-cls", "noting.Noting"]
             for name, value in settings.items():
                 command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
+            environment |= {"PYTHONPATH": str(HERE), "LAPTIME_SCHEDULER_NOTES": str(self.notes)}
             environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "HF_HUB_OFFLINE": "1",
                             "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}
         # A session of its own, so that the engine's children can be stopped with it and nothing else is.
@@ -92,8 +96,17 @@ class Server:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines
                    if line.startswith((name + "{", name + " ")) and label in line)
 
-    def ask(self, prompt, most, clock, **extra):
-        """Asks for `most` tokens after these ids; returns what was answered, token by token."""
+    def steps(self, first):
+        """Who took part in each of vLLM's steps, by number, of those numbered from `first` on."""
+        named = [re.findall(r"number(\d+)", line) for line in self.notes.read_text().splitlines()]
+        steps = [[int(number) for number in step if int(number) >= first] for step in named]
+        return [step for step in steps if step]
+
+    def ask(self, prompt, most, clock, number=0, **extra):
+        """Asks for `most` tokens after these ids; returns what was answered, token by token.
+
+        vLLM's scheduler knows the request by `number`.
+        """
         if self.engine == "llama":
             path, body = "/completion", {"n_predict": most, "return_tokens": True, "return_progress": True}
         else:
@@ -105,7 +118,8 @@ class Server:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_S)
         try:
             row["sent"] = clock()
-            link.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "X-Request-Id": f"number{number}"}
+            link.request("POST", path, json.dumps(body), headers)
             answer = link.getresponse()
             row["status"] = answer.status
             if answer.status != 200:

@@ -45,6 +45,7 @@ impl Backend for Table {
         };
         let part = |on: bool| if on { span } else { Span::ZERO };
         self.flying.push(Reply {
+            bound: None,
             call: call.id,
             retry_after: None,
             prompt: call.prompt_tokens,
@@ -83,6 +84,7 @@ fn step(number: u32, gap: Gap) -> Step {
         prompt_tokens: Tokens(100 * (1 + u64::from(number))),
         output: NodeId(1 + number),
         output_tokens: Tokens(10),
+        reasoning: None,
         seen: Tokens(if number == 0 {
             0
         } else {

@@ -60,6 +60,7 @@ fn in_turn(events: &[Event]) -> Vec<Event> {
     for (turn, (call, reply)) in served(events).into_iter().enumerate() {
         let at = |nanos: usize| Time(nanos as u64);
         let reply = Reply {
+            bound: None,
             submitted: Time::ZERO,
             admitted: Some(at(2 * turn + 1)),
             finished: at(2 * turn + 2),

@@ -67,13 +67,16 @@ impl Lab {
         }
     }
 
+    /// Returns the command that runs the binary.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_laptime"));
         command
             .args(args)
             .current_dir(&self.folder)
             .env_remove("CLICOLOR_FORCE")
-            .env_remove("OPENAI_API_KEY");
+            .env_remove("OPENAI_API_KEY")
+            // Whoever runs the tests may have a catalogue of their own.
+            .env("LAPTIME_CATALOG", "");
         command
     }
 }

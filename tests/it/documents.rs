@@ -81,6 +81,9 @@ fn files_that_documents_name_exist() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/architecture.md",
+        "docs/catalogue.md",
+        "docs/claims.md",
+        "docs/economy.md",
         "docs/scenario-format.md",
         "traces/README.md",
     ] {

@@ -6,6 +6,7 @@
 mod free;
 mod lockstep;
 mod order;
+mod steps;
 
 use laptime::call::{Call, Realms, Reply};
 use laptime::ids::{CallId, RunId, ThreadId};
@@ -49,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) requests: Vec<Request>,
     /// Which slot was taken (or else let go), in order, where the engine's log says so.
     pub(crate) log: Vec<(bool, usize)>,
+    /// Which requests took part in each step, where the engine's scheduler was asked.
+    pub(crate) steps: Vec<Vec<usize>>,
 }
 
 /// A request whose cached tokens were predicted wrongly, to be shown.
@@ -69,6 +72,7 @@ pub(crate) struct Requests {
     pub(crate) content: ContentBuilder,
     pub(crate) list: Vec<Request>,
     pub(crate) log: Vec<(bool, usize)>,
+    pub(crate) steps: Vec<Vec<usize>>,
 }
 
 impl Requests {
@@ -116,6 +120,7 @@ impl Requests {
             content: Arc::new(self.content.finish()),
             requests: self.list,
             log: self.log,
+            steps: self.steps,
         }
     }
 }
@@ -151,8 +156,11 @@ fn cost(step_s: f64, token_s: f64) -> StepCost {
         half_tokens: 0.0,
         attention_s: 0.0,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     StepCost::new(coefficients, Vec::new())
 }
@@ -213,12 +221,15 @@ impl Run {
 
     /// Returns what the simulated engine has cached of each request in the order in which they met on the real one.
     ///
-    /// Of an engine that logs it, that order is known. Elsewhere stamps leave some of it open: how long a request was
+    /// Of an engine that logs it, or whose scheduler was asked, that order is known. Elsewhere stamps leave some of it open: how long a request was
     /// under way, and which of several sent at the same moment came first. Of the orders that the stamps allow, the one
     /// is taken that explains most.
     pub(crate) fn in_recorded_order(&self) -> Vec<u64> {
         if !self.log.is_empty() {
             return self.in_order();
+        }
+        if !self.steps.is_empty() {
+            return self.in_noted_steps();
         }
         let late = |ms: u32| self.in_step(f64::from(ms) / 1e3);
         let mut found: Vec<Vec<u64>> = (1..=LATENCY_MS).map(late).collect();

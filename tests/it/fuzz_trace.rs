@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "tests tell what they measured")]
 
 use laptime::trace::inspect::inspect;
-use laptime::trace::read::{ReadOptions, import_bytes, load_bytes};
+use laptime::trace::read::{ReadOptions, import_bytes, load_bytes, load_bytes_as};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use std::path::Path;
@@ -205,5 +205,94 @@ fn fuzzed_files_are_refused_or_read_but_never_break_the_reader() {
         "{} files tried, {read} could be read, the last with SEED={}",
         seed - first,
         seed - 1
+    );
+}
+
+/// Every log of an agent: the shared ones, and those written for tests.
+fn logs() -> Vec<(String, String, Vec<u8>)> {
+    let mut logs: Vec<(String, String, Vec<u8>)> = crate::agent_samples::ALL
+        .iter()
+        .map(|&(format, name, text)| (format.to_string(), name.to_string(), text.into()))
+        .collect();
+    for (format, folder) in [
+        ("claude-code", "claude-code"),
+        ("codex", "codex"),
+        ("gemini-cli", "gemini-cli"),
+        ("qwen-code", "qwen-code"),
+        ("swe-agent", "swe-agent"),
+        ("mini-swe-agent", "mini-swe-agent"),
+        ("openhands", "openhands"),
+        ("openhands-completions", "openhands-completions"),
+    ] {
+        let Some(folder) = crate::trace::shared(folder) else {
+            continue;
+        };
+        let mut left = vec![folder];
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                let entries = std::fs::read_dir(&path).unwrap();
+                left.extend(entries.map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let log = [".json", ".jsonl", ".traj"]
+                .iter()
+                .any(|suffix| name.ends_with(suffix));
+            if log && !name.ends_with(".meta.json") {
+                logs.push((format.to_string(), name, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    logs.sort();
+    logs
+}
+
+#[test]
+fn a_hundred_mutations_of_every_agent_log_neither_break_nor_slow_its_importer() {
+    let logs = logs();
+    let read = |format: &str, name: &str, bytes: &[u8]| {
+        let told = load_bytes_as(format, name, bytes).expect("the format is known");
+        // What is told by content goes the same way, unless the mutation changed what it looks like.
+        let found = load_bytes(name, bytes, &ReadOptions::default());
+        u64::from(told.is_ok()) + u64::from(found.is_ok())
+    };
+    let mut read_on = 0;
+    for (index, (format, name, bytes)) in logs.iter().enumerate() {
+        let once = || crate::trace::timed(|| read(format, name, bytes)).1;
+        let usual = (0..3).map(|_| once()).fold(f64::INFINITY, f64::min);
+        let other = &logs[(index + 1) % logs.len()].2;
+        for seed in 0..100 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut mutated = bytes.clone();
+            mutate(&mut mutated, &other[..other.len().min(4_096)], &mut rng);
+            let run = || {
+                let run = || read(format, name, &mutated);
+                let (result, took) = crate::trace::timed(|| std::panic::catch_unwind(run));
+                (
+                    result
+                        .unwrap_or_else(|_| panic!("{name} breaks its importer with seed {seed}")),
+                    took,
+                )
+            };
+            let (result, mut took) = run();
+            read_on += result;
+            // A busy machine is no slow importer: only what is slow again and again is. Milliseconds are noise.
+            for _ in 0..5 {
+                if took <= 10.0 * usual + 0.01 {
+                    break;
+                }
+                took = took.min(run().1);
+            }
+            assert!(
+                took <= 10.0 * usual + 0.01,
+                "{name} takes {took} s with seed {seed}, and {usual} s as it is"
+            );
+        }
+    }
+    println!(
+        "{} logs, {} mutations, {read_on} of {} readings came to an end",
+        logs.len(),
+        logs.len() * 100,
+        logs.len() * 200
     );
 }

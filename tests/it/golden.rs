@@ -31,6 +31,7 @@ fn laptime(args: &[&str]) -> (Option<i32>, String, String) {
         .args(args)
         .current_dir(root(""))
         .env_remove("CLICOLOR_FORCE")
+        .env("LAPTIME_CATALOG", "")
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -190,3 +190,131 @@ fn a_habit_that_does_not_exist_is_an_error_with_a_hint() {
     assert!(wrong("agent.tools", "late:1").contains("at least 2"));
     assert!(wrong("agent.rerender", "all").contains("tool-calls"));
 }
+
+/// The same conversation under a template that sends no reasoning again: what was said stands at another place.
+const DROPPED: &str = r#"{"k":"header","format":"laptime-trace","version":1}
+{"k":"session","id":"s"}
+{"k":"step","id":"1","prompt":{"tokens":200,"append":[{"tokens":200}]},"output":{"tokens":32,"reasoning":20},"finish":"tool-call"}
+{"k":"step","id":"2","prompt":{"tokens":252,"keep":200,"append":[{"tokens":12,"again":true},{"tokens":40}],"break":"reasoning-dropped"},"output":{"tokens":16,"reasoning":0},"finish":"end-of-turn"}
+"#;
+
+#[test]
+fn reasoning_that_is_not_sent_again_breaks_the_prompt_where_it_began() {
+    costs(
+        &[("agent.reasoning", "dropped")],
+        &[
+            [0, 0, 0, 200],
+            [192, 8, 12, 40],
+            [240, 12, 8, 40],
+            [304, 12, 0, 40],
+        ],
+        &[
+            [0, 0, 0, 200],
+            [200, 0, 12, 40],
+            [252, 0, 8, 40],
+            [315, 1, 0, 40],
+        ],
+    );
+}
+
+#[test]
+fn a_template_that_drops_reasoning_when_a_person_speaks_breaks_the_whole_turn_then() {
+    costs(
+        &[("agent.reasoning", "turn")],
+        &[
+            [0, 0, 0, 200],
+            [224, 8, 0, 40],
+            [288, 16, 0, 40],
+            [192, 8, 116, 40],
+        ],
+        &[
+            [0, 0, 0, 200],
+            [231, 1, 0, 40],
+            [303, 1, 0, 40],
+            [200, 0, 116, 40],
+        ],
+    );
+}
+
+#[test]
+fn reasoning_that_was_dropped_can_be_kept() {
+    let recorded = trace(DROPPED);
+    let plain = classes(LLAMA, &recorded, 1, Share::Head);
+    assert_eq!(plain, [[0, 0, 0, 200], [200, 0, 12, 40]]);
+    let kept = habits(&[("agent.reasoning", "kept")])
+        .applied(recorded)
+        .unwrap();
+    let kept = classes(LLAMA, &kept, 1, Share::Head);
+    assert_eq!(kept, [[0, 0, 0, 200], [231, 1, 0, 40]]);
+    // What is so already stays as it is.
+    let same = habits(&[("agent.reasoning", "dropped")])
+        .applied(trace(DROPPED))
+        .unwrap();
+    assert_eq!(classes(LLAMA, &same, 1, Share::Head), plain);
+    let same = habits(&[("agent.reasoning", "kept")])
+        .applied(trace(TRACE))
+        .unwrap();
+    let recorded = classes(LLAMA, &trace(TRACE), 1, Share::Head);
+    assert_eq!(classes(LLAMA, &same, 1, Share::Head), recorded);
+}
+
+#[test]
+fn reasoning_of_unknown_size_is_not_guessed() {
+    let unknown = TRACE.replace(r#","reasoning":24"#, "");
+    let refused = habits(&[("agent.reasoning", "dropped")])
+        .applied(trace(&unknown))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("1 of 3 answers"), "{refused}");
+    assert!(refused.contains("session `s`"), "{refused}");
+    assert!(
+        parsed(&[("agent.reasoning", "sometimes")])
+            .unwrap_err()
+            .contains("kept, dropped or turn")
+    );
+}
+
+/// Three calls, ten seconds and then six minutes of tools apart.
+const SLOW: &str = r#"{"k":"header","format":"laptime-trace","version":1}
+{"k":"segment","id":"head","kind":"system","tokens":160}
+{"k":"session","id":"s"}
+{"k":"step","id":"1","prompt":{"tokens":200,"append":[{"seg":"head"},{"tokens":40}]},"output":{"tokens":32},"gap":{"tool_us":10000000},"finish":"tool-call"}
+{"k":"step","id":"2","prompt":{"tokens":272,"keep":232,"append":[{"tokens":40}]},"output":{"tokens":32},"gap":{"tool_us":360000000},"finish":"tool-call"}
+{"k":"step","id":"3","prompt":{"tokens":344,"keep":304,"append":[{"tokens":40}]},"output":{"tokens":16},"finish":"end-of-turn"}
+"#;
+
+#[test]
+fn what_is_cached_does_not_outlive_its_breakpoint() {
+    let found = |lifetime: &str, spec: &str| {
+        let lifetime = habits(&[("agent.breakpoints", lifetime)]).breakpoints;
+        let trace = trace(SLOW);
+        let rig = rig::build(spec, &[], &Catalog::builtin(), &trace.content).unwrap();
+        let plan = Plan {
+            agents: 1,
+            runs: None,
+            share: Share::Head,
+            conduct: Conduct {
+                cache_lifetime: lifetime,
+                ..Conduct::default()
+            },
+        };
+        let workload = Workload::new(&trace, plan, 0);
+        let replayed = replay(&trace, &workload, rig, &mut Vec::new());
+        let calls = replayed.metrics.calls();
+        calls
+            .map(|call| (call.cached.0, call.classes.evicted.0))
+            .collect::<Vec<_>>()
+    };
+    let kept = [(0, 0), (231, 0), (303, 0)];
+    assert_eq!(found("none", LLAMA), kept);
+    assert_eq!(found("1h", LLAMA), kept);
+    // The engine had stored it for this conversation and has it no longer.
+    assert_eq!(found("5m", LLAMA), [(0, 0), (231, 0), (0, 303)]);
+    assert_eq!(found("5m", VLLM), [(0, 0), (224, 0), (0, 288)]);
+    assert!(parsed(&[("agent.breakpoints", "0s")]).is_err());
+    assert!(
+        parsed(&[("agent.breakpoints", "soon")])
+            .unwrap_err()
+            .contains("5m, 1h")
+    );
+}

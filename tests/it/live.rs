@@ -376,7 +376,7 @@ mod interrupted {
         let mut child = begin(&lab, &faulty);
         signal(&child, "-KILL");
         child.wait().unwrap();
-        let document = lab.run(&["recover", "out", "--json", "-"]).json();
+        let document = lab.run(&["report", "out", "--json", "-"]).json();
         assert_eq!(document["operating_point"]["kind"], "live");
         assert!(outcomes(&document)["ok"] >= 1);
         assert_eq!(document["calls"][0]["wire"]["status"], 200);
@@ -385,7 +385,7 @@ mod interrupted {
         let text = fs::read_to_string(&path).unwrap();
         let end = text.trim_end().rfind('\n').unwrap();
         fs::write(&path, &text[..end + 20]).unwrap();
-        let ran = lab.run(&["recover", "out"]);
+        let ran = lab.run(&["report", "out"]);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert!(
             ran.stderr.contains("the rest is left out"),
@@ -393,6 +393,6 @@ mod interrupted {
             ran.stderr
         );
         fs::write(&path, "no journal\n").unwrap();
-        assert_eq!(lab.run(&["recover", "out"]).code, Some(3));
+        assert_eq!(lab.run(&["report", "out"]).code, Some(3));
     }
 }

@@ -93,6 +93,7 @@ impl Chance {
         let evicted = Tokens(self.below((call.prompt_tokens - cached).0 + 1));
         let first = Span(self.below(parts.total().0 + 1));
         Reply {
+            bound: None,
             call: call.id,
             retry_after: None,
             prompt: call.prompt_tokens,
@@ -116,6 +117,7 @@ impl Chance {
 fn failed(now: Time, call: &Call, outcome: Outcome) -> Reply {
     let client = Span(10_000_000);
     Reply {
+        bound: None,
         call: call.id,
         retry_after: None,
         prompt: call.prompt_tokens,

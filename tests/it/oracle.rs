@@ -6,6 +6,7 @@ use laptime::rig::cost::{Coefficients, Graph, StepCost};
 use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
+use laptime::rig::speculation::Gain;
 
 #[test]
 fn runs_of_decode_steps_equal_their_steps_walked_one_by_one() {
@@ -54,7 +55,11 @@ fn random_cost(dice: &mut Dice, world: &World) -> StepCost {
         short_tokens: dice.between(1, 2000),
         ..world.coefficients
     };
-    StepCost::new(coefficients, world.captured.clone())
+    let cost = StepCost::new(coefficients, world.captured.clone());
+    match world.speculation {
+        Some(speculation) => cost.speculating(speculation),
+        None => cost,
+    }
 }
 
 #[test]
@@ -65,11 +70,18 @@ fn the_cost_of_a_run_equals_its_steps_summed() {
         let contexts: Vec<u64> = (0..dice.between(1, 9))
             .map(|_| dice.between(1, 3000))
             .collect();
+        let fractions: Vec<u64> = contexts.iter().map(|_| dice.below(1 << 32)).collect();
         let shared = dice.percent(50);
+        let gain = cost.gain();
         let graph = |step: u64| {
             let mut graph = Graph::default();
-            for context in &contexts {
-                graph.add_row(context + step);
+            for (context, &fraction) in contexts.iter().zip(&fractions) {
+                if gain == Gain::default() {
+                    graph.add_row(context + step);
+                } else {
+                    let context = context + gain.tokens(fraction, step);
+                    graph.add_row_at(context, Some(gain.fraction(fraction, step)));
+                }
             }
             if shared {
                 // One stream: every row reads the tokens of all, which grow for all.

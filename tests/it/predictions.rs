@@ -132,8 +132,11 @@ fn cost() -> StepCost {
         half_tokens: 96.0,
         attention_s: 1.7e-9,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     StepCost::new(coefficients, vec![1, 2, 4, 8, 16, 24])
 }
@@ -152,6 +155,8 @@ pub(crate) fn vllm() -> vllm::Settings {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     }
 }
 
@@ -184,6 +189,7 @@ fn llama() -> llama_cpp::Settings {
         state_bytes: 0,
         host_bytes_per_sec: 5e9,
         split_over_two: false,
+        drafts: 0,
     }
 }
 

@@ -111,6 +111,8 @@ fn vllm_setup(note: &str) -> Setup {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     })
 }
 
@@ -138,6 +140,7 @@ fn llama_setup(note: &str, small: bool) -> Setup {
         state_bytes: 0,
         host_bytes_per_sec: 1e10,
         split_over_two: false,
+        drafts: 0,
     })
 }
 

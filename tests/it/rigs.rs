@@ -1,8 +1,12 @@
 //! Random settings of the engines that no recording checks, as odd as they come.
 
-use crate::world::{Dice, longest};
+use crate::world::{Dice, Settings, coefficients, longest};
+use laptime::rig::cost::Speculation;
 use laptime::rig::engine::{llama_cpp, mlx_lm, sglang, trt_llm};
+use laptime::rig::fine::Fine;
 use laptime::rig::kv::sequences;
+use laptime::rig::kv::tier::Offload;
+use laptime::rig::speculation::{Drafter, Gain};
 use laptime::trace::Trace;
 
 pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Settings {
@@ -32,6 +36,8 @@ pub(crate) fn sglang_settings(dice: &mut Dice, trace: &Trace) -> sglang::Setting
         radix_cache: dice.percent(85),
         states,
         max_tokens: dice.pick(&[None, None, Some(20), Some(100_000)]),
+        drafts: 0,
+        offload: Offload::default(),
     }
 }
 
@@ -103,4 +109,58 @@ pub(crate) fn ollama_settings(
         ..settings
     };
     (settings, parallel + queue)
+}
+
+/// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
+pub(crate) fn offload(dice: &mut Dice, device_blocks: u64, states: bool) -> Offload {
+    if dice.percent(50) {
+        return Offload::default();
+    }
+    let tier = Offload {
+        blocks: device_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
+        latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
+        block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
+        compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
+        chunk: dice.pick(&[0, 1, 1, 4]),
+        blocking: dice.percent(40),
+        disk_blocks: device_blocks * dice.pick(&[0, 0, 5, 50]) / 10,
+        disk_latency: Fine::from_secs(dice.pick(&[0.0, 0.001])),
+        disk_block_time: Fine::from_secs(dice.pick(&[0.000_05, 0.003])),
+    };
+    if !states {
+        return tier;
+    }
+    // Recurrent states are kept by vLLM's own tier alone.
+    Offload {
+        chunk: 0,
+        blocking: false,
+        disk_blocks: 0,
+        ..tier
+    }
+}
+
+/// Drafts, in a third of the worlds whose engine can verify them: from never to always accepted.
+pub(crate) fn speculation(dice: &mut Dice, settings: &mut Settings) -> Option<Speculation> {
+    if !dice.percent(35) {
+        return None;
+    }
+    let drafts = dice.between(1, 7);
+    match settings {
+        Settings::Vllm(vllm) => {
+            vllm.drafts = drafts;
+            vllm.drops_last_block = dice.percent(50);
+        }
+        Settings::Llama(llama) => llama.drafts = drafts,
+        Settings::Sglang(sglang) => sglang.drafts = drafts,
+        Settings::Mlx(_) => {}
+        Settings::Ollama(..) | Settings::TrtLlm(_) => return None,
+    }
+    let accepted = drafts as f64 * dice.pick(&[0.0, 0.1, 0.333_3, 0.5, 0.87, 1.0]);
+    let drafter = dice.pick(&[Drafter::Head, Drafter::Model, Drafter::Ngram]);
+    Some(Speculation {
+        drafts,
+        gain: Gain::new(accepted),
+        drafter,
+        model: (drafter == Drafter::Model).then(|| coefficients(dice)),
+    })
 }

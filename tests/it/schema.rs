@@ -69,6 +69,14 @@ fn check_inside(root: &Value, rule: &Value, value: &Value, at: &str) -> Vec<Stri
                 None => wrong.push(format!("{at}.{name} is not described")),
             }
         }
+    } else if let (Some(rule), Some(fields)) = (
+        rule.get("additionalProperties")
+            .filter(|rule| rule.is_object()),
+        value.as_object(),
+    ) {
+        for (name, field) in fields {
+            wrong.extend(check(root, rule, field, &format!("{at}.{name}")));
+        }
     }
     if let (Some(rule), Some(items)) = (rule.get("items"), value.as_array()) {
         for (place, item) in items.iter().enumerate() {
@@ -107,6 +115,17 @@ fn results_are_as_the_schema_describes_them() {
     valid(&["--rig", "recorded"]);
     valid(&["--rig", "recorded", "--agents", "3", "--no-calls"]);
     valid(&["--rig", "recorded", "--rig", "recorded"]);
+    valid(&["--rig", "dgx-spark/llama.cpp/qwen3.6-27b-q8_0"]);
+    let with_api = ["cost.api_usd_mtok_in=3", "cost.api_usd_mtok_out=15"];
+    let [input, output] = with_api;
+    valid(&[
+        "--rig",
+        "h100/vllm/qwen3-8b-bf16",
+        "--set",
+        input,
+        "--set",
+        output,
+    ]);
 }
 
 #[test]
@@ -143,4 +162,37 @@ fn the_schema_rejects_what_is_wrong() {
     document["runs"][0].as_object_mut().unwrap().remove("lane");
     let wrong = check(&schema, &schema["$defs"]["result"], &document, "result");
     assert_eq!(wrong.len(), 3, "{wrong:?}");
+}
+
+/// Returns a catalogue file as JSON.
+fn as_json(text: &str) -> Value {
+    serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap()
+}
+
+#[test]
+fn every_file_of_the_catalogue_is_as_its_schema_describes() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let schema = |kind: &str| -> Value {
+        let path = root.join(format!("docs/catalog/{kind}.schema.json"));
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let data = root.join("src/catalog/data");
+    let mut files = vec![("claims", data.join("claims.toml"))];
+    for kind in ["hardware", "engine", "model", "rig"] {
+        let folder = std::fs::read_dir(data.join(kind)).unwrap();
+        files.extend(folder.map(|entry| (kind, entry.unwrap().path())));
+    }
+    assert!(files.len() > 60, "{}", files.len());
+    for (kind, path) in &files {
+        let schema = schema(kind);
+        let document = as_json(&std::fs::read_to_string(path).unwrap());
+        let wrong = check(&schema, &schema, &document, &path.display().to_string());
+        assert_eq!(wrong, Vec::<String>::new());
+    }
+    let mut broken = as_json(&std::fs::read_to_string(data.join("hardware/h100.toml")).unwrap());
+    broken["memory"]["unit"] = "furlongs".into();
+    broken["colour"] = "green".into();
+    broken.as_object_mut().unwrap().remove("chip");
+    let schema = schema("hardware");
+    assert_eq!(check(&schema, &schema, &broken, "h100").len(), 3);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the bottom; a module may use lower layers, itself, and what is listed beside it.
-const LAYERS: [(u8, &str, &[&str]); 29] = [
+const LAYERS: [(u8, &str, &[&str]); 31] = [
     (0, "ids", &[]),
     (0, "known", &[]),
     (0, "rng", &[]),
@@ -12,6 +12,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
     (1, "call", &[]),
     (1, "catalog", &[]),
     (1, "event", &["call"]),
+    (1, "measured", &[]),
     (1, "operating_point", &[]),
     (1, "scenario", &["trace", "catalog"]),
     (1, "trace", &[]),
@@ -20,9 +21,10 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
     (2, "metrics", &[]),
     (2, "rig", &[]),
     (3, "journal", &["live"]),
+    (3, "listen", &[]),
     (3, "live", &["wire"]),
-    (3, "proxy", &["wire"]),
-    (3, "serve", &["wire"]),
+    (3, "proxy", &["listen", "wire"]),
+    (3, "serve", &["listen", "wire"]),
     (3, "sim", &[]),
     (3, "wire", &[]),
     (4, "study", &[]),
@@ -37,7 +39,7 @@ const LAYERS: [(u8, &str, &[&str]); 29] = [
 ];
 
 /// Where formats are owned, and with them serde.
-const SERIALISES: [&str; 15] = [
+const SERIALISES: [&str; 27] = [
     "trace/record.rs",
     "trace/read.rs",
     "trace/format.rs",
@@ -48,10 +50,22 @@ const SERIALISES: [&str; 15] = [
     "scenario.rs",
     "journal",
     "live/",
+    "proxy/answered.rs",
+    "proxy/asked.rs",
+    "proxy/threads.rs",
+    "proxy/recorder",
+    "cli/report.rs",
+    "proxy/writer.rs",
+    "serve/api",
     "wire.rs",
+    "measured/",
+    "report/calibration.rs",
     "report/json",
     "report/selftest.rs",
     "report/catalog.rs",
+    "report/document.rs",
+    "report/html.rs",
+    "report/claims.rs",
     "report/inspection.rs",
 ];
 

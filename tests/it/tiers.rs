@@ -21,6 +21,7 @@ fn tier(blocks: u64) -> Offload {
         latency: Fine::at(Time(MILLI)),
         block_time: Fine::at(Time(MILLI / 8)),
         compute_time: Fine::at(Time(3 * MILLI)),
+        ..Offload::default()
     }
 }
 
@@ -283,4 +284,227 @@ fn a_tier_needs_memory_of_its_own() {
     );
     let point = build("rtx-pro-6000/vllm/qwen3.6-27b-awq").unwrap();
     assert_eq!(point.settings["engine.kv_offloading_size"], "64");
+}
+
+/// LMCache's way: chunks of 256 tokens, loaded before the step.
+fn chunks(blocks: u64, disk_blocks: u64) -> Offload {
+    Offload {
+        chunk: 16,
+        blocking: true,
+        disk_blocks,
+        disk_latency: Fine::at(Time(MILLI)),
+        disk_block_time: Fine::at(Time(MILLI / 2)),
+        ..tier(blocks)
+    }
+}
+
+#[test]
+fn whole_chunks_are_kept_and_loaded_before_the_step() {
+    // A prompt of 512 tokens has two chunks, and its last token is always computed: one can be found.
+    let with = pushed_out(small(chunks(1_000, 0)));
+    let without = pushed_out(small(Offload::default()));
+    let (lost, back) = (&without.replies[2], &with.replies[2]);
+    assert!(lost.cached < Tokens(256), "there is something to load");
+    assert_eq!(back.cached, Tokens(256));
+    let blocks = (256 - lost.cached.0) / 16;
+    assert_eq!(back.parts.kv_transfer, Span(MILLI + blocks * MILLI / 8));
+    assert_eq!(back.parts.queue + back.parts.contention, Span::ZERO);
+}
+
+#[test]
+fn others_stand_while_a_step_waits_for_a_load() {
+    let replay = |blocking: bool| {
+        let mut script = Script::default();
+        let first = script.text(ROOT, 512);
+        script.ask(0, 0, first, 1);
+        let second = script.text(ROOT, 900);
+        script.ask(10, 1, second, 1);
+        let third = script.text(ROOT, 64);
+        script.ask(20, 2, third, 40);
+        script.ask(20, 0, first, 1);
+        let offload = Offload {
+            blocking,
+            latency: Fine::at(Time(1_000 * MILLI)),
+            compute_time: Fine::at(Time(5_000 * MILLI)),
+            ..tier(1_000)
+        };
+        script.on_vllm(small(offload)).replies
+    };
+    let (beside, before) = (replay(false), replay(true));
+    assert!(before[2].parts.contention > beside[2].parts.contention + Span(900 * MILLI));
+    assert!(before[3].parts.kv_transfer > Span(1_000 * MILLI));
+}
+
+#[test]
+fn the_disk_has_what_the_host_had_no_room_for() {
+    // The host has room for the second conversation only; the disk for both.
+    let host = 800 / 16;
+    let with = pushed_out(small(Offload {
+        chunk: 1,
+        ..chunks(host, 1_000)
+    }));
+    let lost = pushed_out(small(Offload {
+        chunk: 1,
+        ..chunks(host, 0)
+    }));
+    let (back, gone) = (&with.replies[2], &lost.replies[2]);
+    assert_eq!(
+        (back.cached, gone.parts.kv_transfer),
+        (Tokens(496), Span::ZERO)
+    );
+    let blocks = (496 - gone.cached.0) / 16;
+    assert_eq!(back.parts.kv_transfer, Span(2 * MILLI + blocks * MILLI / 2));
+    // A disk that is slower than computing is not read.
+    let slow = Offload {
+        disk_block_time: Fine::at(Time(4 * MILLI)),
+        ..chunks(host, 1_000)
+    };
+    assert_eq!(
+        pushed_out(small(slow)).replies[2].parts.kv_transfer,
+        Span::ZERO
+    );
+}
+
+#[test]
+fn tiers_are_asked_for_by_the_engines_own_names() {
+    let catalog = Catalog::builtin();
+    let content = Arc::new(ContentBuilder::default().finish());
+    let build = |spec: &str, settings: &[(&str, &str)]| {
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
+            .collect();
+        let built = rig::build(spec, &settings, &catalog, &content);
+        built
+            .map(|rig| rig.cache.map(|cache| cache.capacity.unwrap().0))
+            .map_err(|error| error.to_string())
+    };
+    let plain = "rtx-pro-6000/vllm/llama-3.1-8b-bf16";
+    let device = build(plain, &[]).unwrap().unwrap();
+    let connector = (
+        "engine.kv_transfer_config",
+        r#"{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}"#,
+    );
+    // 5 GiB of 128 KiB a token, in whole blocks.
+    assert_eq!(
+        build(plain, &[connector]).unwrap().unwrap(),
+        device + 5 * 8192
+    );
+    let disk = [
+        connector,
+        ("engine.lmcache_local_disk", "/cache"),
+        ("engine.lmcache_max_local_disk_size", "100"),
+        ("rig.disk_bandwidth", "7"),
+    ];
+    assert_eq!(build(plain, &disk).unwrap().unwrap(), device + 100 * 8192);
+    let backend = [
+        ("engine.kv_offloading_backend", "lmcache"),
+        ("engine.kv_offloading_size", "20"),
+    ];
+    assert_eq!(build(plain, &backend).unwrap().unwrap(), device + 20 * 8192);
+
+    let refused = |spec: &str, settings: &[(&str, &str)], part: &str| {
+        let error = build(spec, settings).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(
+        plain,
+        &[("engine.lmcache_chunk_size", "128")],
+        "LMCache is not switched on",
+    );
+    refused(
+        plain,
+        &[connector, ("engine.lmcache_chunk_size", "100")],
+        "blocks of 16 tokens",
+    );
+    refused(
+        plain,
+        &[(
+            "engine.kv_transfer_config",
+            r#"{"kv_connector":"NixlConnector"}"#,
+        )],
+        "only LMCacheConnectorV1",
+    );
+    refused(
+        "rtx-pro-6000/vllm/qwen3.6-27b-awq",
+        &[connector],
+        "recurrent states",
+    );
+    refused(
+        "dgx-spark/vllm/llama-3.1-8b-bf16",
+        &[connector],
+        "the engine's memory is the host's",
+    );
+    let sglang = "rtx-pro-6000/sglang/llama-3.1-8b-bf16";
+    refused(
+        sglang,
+        &[("engine.hicache_ratio", "3")],
+        "engine.enable_hierarchical_cache=on",
+    );
+    refused(plain, &[("rig.disk_bandwidth", "fast")], "expected GB/s");
+}
+
+#[test]
+fn hicache_brings_back_what_the_tree_lost() {
+    use laptime::agent::Conduct;
+    use laptime::fleet::{Plan, Share};
+    use laptime::study::replay::{Workload, replay};
+    use laptime::trace::read::{ReadOptions, load_bytes};
+    let mut text = String::from(r#"{"k":"header","format":"laptime-trace","version":1}"#);
+    for session in ["a", "b", "c"] {
+        text += &format!("\n{{\"k\":\"session\",\"id\":\"{session}\"}}\n");
+        for step in 0..3 {
+            let prompt = 12_000 + 500 * step;
+            let keep = if step == 0 {
+                String::new()
+            } else {
+                format!("\"keep\":{},", prompt - 400)
+            };
+            let new = if step == 0 { prompt } else { 400 };
+            text += &format!(
+                "{{\"k\":\"step\",\"id\":\"{session}{step}\",\"session\":\"{session}\",\"prompt\":{{\"tokens\":{prompt},{keep}\
+                 \"append\":[{{\"tokens\":{new}}}]}},\"output\":{{\"tokens\":100}},\"finish\":\"tool-call\"}}\n"
+            );
+        }
+    }
+    let trace = load_bytes("three", text.as_bytes(), &ReadOptions::default()).unwrap();
+    let spent = |settings: &[(&str, &str)]| {
+        let all = [
+            ("mem_fraction_static", "0.74"),
+            ("max_running_requests", "1"),
+        ];
+        let settings: Vec<_> = all
+            .iter()
+            .chain(settings)
+            .map(|(key, value)| (format!("engine.{key}"), (*value).to_string()))
+            .collect();
+        let spec = "rtx-4090/sglang/llama-3.1-8b-bf16";
+        let rig = rig::build(spec, &settings, &Catalog::builtin(), &trace.content).unwrap();
+        let plan = Plan {
+            agents: 3,
+            runs: None,
+            share: Share::Head,
+            conduct: Conduct::default(),
+        };
+        let workload = Workload::new(&trace, plan, 0);
+        let replayed = replay(&trace, &workload, rig, &mut Vec::new());
+        let (mut evicted, mut moved) = (0, Span::ZERO);
+        for call in replayed.metrics.calls() {
+            assert_eq!(call.outcome, Outcome::Ok);
+            evicted += call.classes.evicted.0;
+            moved += call.parts.kv_transfer;
+        }
+        (evicted, moved)
+    };
+    let (lost, none) = spent(&[]);
+    assert!(lost > 20_000 && none == Span::ZERO, "{lost}");
+    let switch = ("enable_hierarchical_cache", "on");
+    let (kept, moved) = spent(&[switch, ("hicache_ratio", "8")]);
+    assert!(kept == 0 && moved > Span::ZERO, "{kept} {moved}");
+    let (on_disk, slower) = spent(&[
+        switch,
+        ("hicache_ratio", "0.01"),
+        ("hicache_storage_backend", "file"),
+    ]);
+    assert!(on_disk == 0 && slower > moved, "{on_disk} {slower}");
 }

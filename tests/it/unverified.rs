@@ -11,7 +11,9 @@ use laptime::rig::Backend;
 use laptime::rig::cost::{Coefficients, Graph, StepCost};
 use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm};
+use laptime::rig::fine::Fine;
 use laptime::rig::kv::sequences::Rules;
+use laptime::rig::kv::tier::Offload;
 use laptime::rig::step::StepLoop;
 use laptime::study::rig;
 use laptime::trace::content::{Content, ContentBuilder, ROOT};
@@ -116,11 +118,27 @@ fn cost() -> StepCost {
         half_tokens: 0.0,
         attention_s: 0.0,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     };
     StepCost::new(coefficients, Vec::new())
 }
+
+/// No tier behind the tree.
+const NO_TIER: Offload = Offload {
+    blocks: 0,
+    latency: Fine::ZERO,
+    block_time: Fine::ZERO,
+    compute_time: Fine::ZERO,
+    chunk: 0,
+    blocking: false,
+    disk_blocks: 0,
+    disk_latency: Fine::ZERO,
+    disk_block_time: Fine::ZERO,
+};
 
 const SGLANG: sglang::Settings = sglang::Settings {
     page_size: 1,
@@ -137,6 +155,8 @@ const SGLANG: sglang::Settings = sglang::Settings {
     radix_cache: true,
     states: None,
     max_tokens: None,
+    drafts: 0,
+    offload: NO_TIER,
 };
 
 fn sglang(settings: sglang::Settings) -> impl Fn(Arc<Content>) -> sglang::Sglang {
@@ -356,6 +376,7 @@ fn ollama(parallel: u64, queue: u64) -> impl Fn(Arc<Content>) -> Limited<llama_c
         state_bytes: 0,
         host_bytes_per_sec: 1e10,
         split_over_two: false,
+        drafts: 0,
     };
     move |content| {
         let server = llama_cpp::LlamaCpp::new(settings, content);

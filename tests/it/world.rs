@@ -8,10 +8,9 @@ use crate::rigs;
 use laptime::agent::{Conduct, History, OnRefusal, Pace, Retries};
 use laptime::event::Event;
 use laptime::fleet::{Fleet, Plan, Share};
-use laptime::rig::cost::{Coefficients, StepCost};
+use laptime::rig::cost::{Coefficients, Speculation, StepCost};
 use laptime::rig::engine::limited::Limited;
 use laptime::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
-use laptime::rig::fine::Fine;
 use laptime::rig::kv::blocks::BlockPool;
 use laptime::rig::kv::pool::Pool;
 use laptime::rig::step::StepLoop;
@@ -72,6 +71,7 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) coefficients: Coefficients,
     pub(crate) captured: Vec<u64>,
+    pub(crate) speculation: Option<Speculation>,
     pub(crate) plan: Plan,
 }
 
@@ -81,8 +81,15 @@ impl World {
         let mut dice = Dice::new(seed, "rig");
         let mut settings = settings(&mut dice, &trace);
         if let Settings::Vllm(vllm) = &mut settings {
-            vllm.offload = offload(&mut Dice::new(seed, "offload"), vllm);
+            let states = vllm.state_blocks > 0;
+            vllm.offload =
+                rigs::offload(&mut Dice::new(seed, "offload"), vllm.num_gpu_blocks, states);
         }
+        if let Settings::Sglang(sglang) = &mut settings {
+            sglang.offload = rigs::offload(&mut Dice::new(seed, "offload"), sglang.pages, false);
+            sglang.offload.blocking = true;
+        }
+        let speculation = rigs::speculation(&mut Dice::new(seed, "speculation"), &mut settings);
         let captured = match settings {
             Settings::Vllm(_) | Settings::Sglang(_) if dice.percent(50) => vec![1, 2, 4, 8],
             _ => Vec::new(),
@@ -90,6 +97,7 @@ impl World {
         World {
             coefficients: coefficients(&mut dice),
             captured,
+            speculation,
             settings,
             plan: plan(&mut Dice::new(seed, "plan"), &trace),
             trace,
@@ -139,7 +147,10 @@ impl World {
         engine: E,
         walking: bool,
     ) -> (Vec<Event>, StepLoop<E>) {
-        let cost = StepCost::new(self.coefficients, self.captured.clone());
+        let mut cost = StepCost::new(self.coefficients, self.captured.clone());
+        if let Some(speculation) = self.speculation {
+            cost = cost.speculating(speculation);
+        }
         let mut backend = StepLoop::new(engine, cost);
         if walking {
             backend = backend.walking();
@@ -221,19 +232,8 @@ fn vllm_settings(dice: &mut Dice, trace: &Trace) -> vllm::Settings {
         async_scheduling: dice.percent(50),
         state_blocks,
         offload: vllm::Offload::default(),
-    }
-}
-
-/// A host tier, in half of the worlds: from smaller than the device's cache to larger than everything.
-fn offload(dice: &mut Dice, settings: &vllm::Settings) -> vllm::Offload {
-    if dice.percent(50) {
-        return vllm::Offload::default();
-    }
-    vllm::Offload {
-        blocks: settings.num_gpu_blocks * dice.pick(&[1, 5, 15, 40, 1_000]) / 10,
-        latency: Fine::from_secs(dice.pick(&[0.0, 0.000_1, 0.003])),
-        block_time: Fine::from_secs(dice.pick(&[0.000_01, 0.000_123_4, 0.002])),
-        compute_time: Fine::from_secs(dice.pick(&[0.000_3, 0.001, 1.0])),
+        drafts: 0,
+        drops_last_block: false,
     }
 }
 
@@ -266,10 +266,11 @@ fn llama_settings(dice: &mut Dice, trace: &Trace) -> llama_cpp::Settings {
         state_bytes: if rolls_back { 0 } else { 50_000 },
         host_bytes_per_sec: dice.pick(&[1e6, 1e9]),
         split_over_two: dice.percent(20),
+        drafts: 0,
     }
 }
 
-fn coefficients(dice: &mut Dice) -> Coefficients {
+pub(crate) fn coefficients(dice: &mut Dice) -> Coefficients {
     // Steps of whole milliseconds meet waits of whole milliseconds.
     let even = dice.percent(30);
     let some = |value: f64| if even { 0.0 } else { value };
@@ -286,8 +287,11 @@ fn coefficients(dice: &mut Dice) -> Coefficients {
         half_tokens: dice.pick(&[0.0, 96.0]),
         attention_s: some(1.1e-9),
         request_s: some(dice.pick(&[0.0, 0.003])),
+        matrix_s: dice.pick(&[0.0, 0.0, 0.004]),
+        vector_tokens: dice.pick(&[0, 8]),
         expert_share: dice.pick(&[0.0, 0.05]),
         overlap: dice.pick(&[1.0, 0.5]),
+        link_token_s: some(3.1e-7),
     }
 }
 
@@ -310,6 +314,7 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
             pause: Span(5_000_000),
             ..Conduct::default().retries
         },
+        cache_lifetime: dice.percent(15).then_some(Span(400_000_000)),
     };
     let runs = dice.between(1, 2 * sessions + 1) as u32;
     Plan {
@@ -521,6 +526,7 @@ impl Writer<'_> {
             client_us: some(&[0, 0, 10, 2_000]),
             human_us: some(&[0, 0, 5_000, 7_200_000_000]),
             unknown_us: some(&[0, 0, 4_000, 90_000_000]),
+            tool_how: None,
         }
     }
 }

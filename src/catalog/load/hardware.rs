@@ -2,9 +2,11 @@
 
 use super::CatalogError;
 use super::read::{Fields, File, Quantity};
-use crate::catalog::hardware::{Compute, Hardware, Link, Platform, Power, Price};
+use crate::catalog::hardware::{
+    AttentionPower, Compute, Hardware, Link, Platform, Power, PowerCap, Price, Thermal,
+};
 use crate::known::Known;
-use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Money, Watts};
+use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Money, Span, Watts};
 
 /// Reads the machine that a file describes.
 pub(super) fn read(file: &File<'_>) -> Result<Hardware, CatalogError> {
@@ -46,6 +48,7 @@ pub(super) fn read(file: &File<'_>) -> Result<Hardware, CatalogError> {
         link: link(&fields)?,
         host_link: rate("host_link")?,
         power: power(&fields)?,
+        thermal: thermal(&fields)?,
         price: price(&fields)?,
         note: fields.optional_text("note")?,
         notes: file.take_notes(),
@@ -84,6 +87,7 @@ fn link(fields: &Fields<'_, '_>) -> Result<Option<Link>, CatalogError> {
         bandwidth: table
             .figure("bandwidth", Quantity::BytesPerSec)?
             .map(BytesPerSec),
+        latency_s: table.figure("latency", Quantity::Seconds)?,
     };
     table.finish()?;
     Ok(Some(link))
@@ -98,14 +102,83 @@ fn power(fields: &Fields<'_, '_>) -> Result<Power, CatalogError> {
         Ok(figure.map(|known| known.map(Watts)))
     };
     let power = Power {
+        shared_package: table.flag("shared_package")?.unwrap_or_default(),
         limit: watts("limit")?,
         idle: watts("idle")?,
         decode: watts("decode")?,
         prefill: watts("prefill")?,
+        attention: attention(&table)?,
+        rest: watts("rest")?,
         wall: watts("wall")?,
+        wall_idle: watts("wall_idle")?,
+        caps: caps(&table)?,
     };
     table.finish()?;
     Ok(power)
+}
+
+fn attention(power: &Fields<'_, '_>) -> Result<Option<AttentionPower>, CatalogError> {
+    let Some(table) = power.optional_table("attention")? else {
+        return Ok(None);
+    };
+    let attention = AttentionPower {
+        engine: table.id("engine")?,
+        watts: table.figure("watts", Quantity::Watts)?.map(Watts),
+    };
+    table.finish()?;
+    Ok(Some(attention))
+}
+
+/// Reads the measured effects of lower limits, which must stand from the highest limit down.
+fn caps(power: &Fields<'_, '_>) -> Result<Vec<PowerCap>, CatalogError> {
+    let mut caps: Vec<PowerCap> = Vec::new();
+    for table in power.tables("cap")? {
+        let cap = PowerCap {
+            limit: table.figure("limit", Quantity::Watts)?.map(Watts),
+            memory_rate: table.figure("memory_rate", Quantity::Ratio)?,
+            compute_rate: table.figure("compute_rate", Quantity::Ratio)?,
+        };
+        for (key, rate) in [
+            ("memory_rate", &cap.memory_rate),
+            ("compute_rate", &cap.compute_rate),
+        ] {
+            if rate.value <= 0.0 || rate.value > 1.0 {
+                return Err(table.wrong_value(
+                    key,
+                    &rate.value.to_string(),
+                    "a share above 0, at most 1",
+                ));
+            }
+        }
+        if caps
+            .last()
+            .is_some_and(|last| last.limit.value <= cap.limit.value)
+        {
+            let found = format!("{} W", cap.limit.value.0);
+            return Err(table.wrong_value("limit", &found, "a limit below the one before it"));
+        }
+        table.finish()?;
+        caps.push(cap);
+    }
+    Ok(caps)
+}
+
+fn thermal(fields: &Fields<'_, '_>) -> Result<Option<Thermal>, CatalogError> {
+    let Some(table) = fields.optional_table("thermal")? else {
+        return Ok(None);
+    };
+    let thermal = Thermal {
+        after: table
+            .figure("after", Quantity::Seconds)?
+            .map(Span::from_secs),
+        prefill_time: table.figure("prefill_time", Quantity::Ratio)?,
+    };
+    if thermal.prefill_time.value < 1.0 {
+        let found = thermal.prefill_time.value.to_string();
+        return Err(table.wrong_value("prefill_time", &found, "at least 1 x"));
+    }
+    table.finish()?;
+    Ok(Some(thermal))
 }
 
 fn price(fields: &Fields<'_, '_>) -> Result<Option<Price>, CatalogError> {

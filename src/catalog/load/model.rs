@@ -106,6 +106,7 @@ fn shape(table: &Fields<'_, '_>) -> Result<Known<Shape>, CatalogError> {
         head_dim: table.count("head_dim")?,
         compressed_kv: table.flag("compressed_kv")?.unwrap_or_default(),
         vocab: table.count("vocab")?,
+        mtp_layers: or_none("mtp_layers")?,
     };
     if shape.kv_layers + shape.state_layers + shape.window_layers != shape.layers {
         let expected = "kv_layers + state_layers + window_layers";

@@ -20,6 +20,9 @@ pub(super) struct File<'a> {
     text: &'a str,
     /// Remarks on figures, by field: gathered while reading.
     notes: RefCell<BTreeMap<String, String>>,
+    /// Every field that was asked for, to hold the published schemas to.
+    #[cfg(test)]
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> File<'a> {
@@ -28,7 +31,15 @@ impl<'a> File<'a> {
             name,
             text,
             notes: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
         }
+    }
+
+    /// Returns every field that was asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
     }
 
     /// Parses the whole file.
@@ -70,6 +81,8 @@ pub(super) enum Quantity {
     Params,
     Tokens,
     Bits,
+    Seconds,
+    Ratio,
 }
 
 impl Quantity {
@@ -106,6 +119,8 @@ impl Quantity {
             Quantity::Params => &[("params", 1.0), ("M params", 1e6), ("B params", 1e9)],
             Quantity::Tokens => &[("tokens", 1.0)],
             Quantity::Bits => &[("bits", 1.0)],
+            Quantity::Seconds => &[("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("min", 60.0)],
+            Quantity::Ratio => &[("x", 1.0)],
         }
     }
 }
@@ -299,15 +314,17 @@ impl<'f, 't> Fields<'f, 't> {
         let Some(fields) = self.optional_table(key)? else {
             return Ok(None);
         };
-        let amount = fields.optional_number("value")?;
-        let amount = amount.ok_or_else(|| fields.missing("value", "a number"))?;
-        if amount < 0.0 || !amount.is_finite() {
-            return Err(fields.wrong_value("value", &amount.to_string(), "a number from 0"));
-        }
+        let names: Vec<&str> = kind.units().iter().map(|(unit, _)| *unit).collect();
+        let expected = format!("a number from 0, in {}", names.join(", "));
+        let amount = match fields.get("value") {
+            None => return Err(fields.missing("value", &expected)),
+            Some(value) => number(value.get_ref())
+                .filter(|amount| *amount >= 0.0 && amount.is_finite())
+                .ok_or_else(|| fields.wrong("value", value, &expected))?,
+        };
         let unit = fields.text("unit")?;
         let factor = kind.units().iter().find(|(name, _)| *name == unit);
         let Some((_, factor)) = factor else {
-            let names: Vec<&str> = kind.units().iter().map(|(name, _)| *name).collect();
             return Err(CatalogError::Unit {
                 at: fields.at("unit"),
                 field: self.name(key),
@@ -384,6 +401,8 @@ impl<'f, 't> Fields<'f, 't> {
 
     fn get(&self, key: &str) -> Option<&'f Spanned<DeValue<'t>>> {
         self.read.borrow_mut().insert(key.to_string());
+        #[cfg(test)]
+        self.file.asked.borrow_mut().insert(self.name(key));
         self.table.get(key)
     }
 

@@ -86,8 +86,11 @@ fn coefficients(parent: &Fields<'_, '_>) -> Result<Coefficients, CatalogError> {
         half_tokens: needed("half_tokens")?,
         attention_s: needed("attention_s")?,
         request_s: needed("request_s")?,
+        matrix_s: at_least_0("matrix_s")?.unwrap_or(0.0),
+        vector_tokens: u64::from(fields.optional_count("vector_tokens")?.unwrap_or(0)),
         expert_share: needed("expert_share")?,
         overlap: needed("overlap")?,
+        link_token_s: 0.0,
     };
     for (key, share) in [
         ("kv_imbalance", read.kv_imbalance),
@@ -105,7 +108,7 @@ fn coefficients(parent: &Fields<'_, '_>) -> Result<Coefficients, CatalogError> {
     Ok(read)
 }
 
-fn held_out(fields: &Fields<'_, '_>) -> Result<Option<HeldOut>, CatalogError> {
+pub(super) fn held_out(fields: &Fields<'_, '_>) -> Result<Option<HeldOut>, CatalogError> {
     let Some(table) = fields.optional_table("error")? else {
         return Ok(None);
     };

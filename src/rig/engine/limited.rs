@@ -5,6 +5,8 @@ use crate::call::Outcome;
 use crate::rig::book::{Book, SeqId};
 use crate::rig::cost::Graph;
 use crate::rig::fine::Fine;
+use crate::trace::content::Content;
+use std::sync::Arc;
 
 /// An engine that turns requests away when too many have come in.
 #[derive(Clone, Debug)]
@@ -39,6 +41,18 @@ impl<E: Engine> Engine for Limited<E> {
 
     fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>) {
         self.engine.settle(step, times, book, complete);
+    }
+
+    fn content(&mut self) -> &mut Arc<Content> {
+        self.engine.content()
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        self.engine.withdraw(seq)
+    }
+
+    fn used(&self) -> Option<f64> {
+        self.engine.used()
     }
 
     fn check(&self, book: &Book) {

@@ -8,7 +8,7 @@
 
 mod batch;
 
-use super::{Engine, Row, Step};
+use super::{Engine, Row, Step, most_that_fit};
 use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::CacheShape;
@@ -75,6 +75,8 @@ pub struct Settings {
     pub host_bytes_per_sec: f64,
     /// Whether the layers are split over two cards, so that micro-batches of one prompt overlap.
     pub split_over_two: bool,
+    /// Drafts that a generating slot adds to each batch.
+    pub drafts: u64,
 }
 
 impl Settings {
@@ -296,12 +298,8 @@ impl LlamaCpp {
             return 0;
         };
         let limit = call.seen_computed.0.min(call.prompt_tokens.0 - 1);
-        let whole = history.len <= limit
-            && self
-                .content
-                .end(self.content.meeting(history.tip, call.prompt))
-                .0
-                >= history.len;
+        let whole =
+            history.len <= limit && self.content.meet(history.tip, call.prompt).1.0 >= history.len;
         if self.settings.rolls_back {
             return limit;
         }
@@ -341,7 +339,7 @@ impl LlamaCpp {
         let mut room = self.settings.n_batch;
         for (_, seq) in self.serving().filter(|&(_, seq)| book.seq(seq).decoding()) {
             step.rows.push(Row { seq, chunk: None });
-            room = room.saturating_sub(1);
+            room = room.saturating_sub(1 + self.settings.drafts);
         }
         for (index, seq) in self.serving().filter(|&(_, seq)| !book.seq(seq).decoding()) {
             let until = *self.slots[index]
@@ -376,7 +374,11 @@ impl LlamaCpp {
     /// Makes room for the step in a shared pool: idle slots are wiped one by one, and when none is left every request
     /// under way fails and loses its tokens. Returns whether the step can be made.
     fn make_room(&mut self, book: &Book, step: &mut Step) -> bool {
-        let needed: u64 = step.rows.iter().map(|row| row.chunk.unwrap_or(1)).sum();
+        let needed: u64 = step
+            .rows
+            .iter()
+            .map(|row| row.chunk.unwrap_or_else(|| self.width(row.seq, book)))
+            .sum();
         while self.room(book).is_some_and(|room| needed > room) {
             let filled = |slot: &&mut Slot| slot.serving.is_none() && !slot.tokens.is_empty();
             if let Some(idle) = self.slots.iter_mut().find(filled) {
@@ -395,6 +397,28 @@ impl LlamaCpp {
             return false;
         }
         true
+    }
+
+    /// Returns the cells that a generating slot's row takes: its token and its drafts, as far as the slot goes.
+    fn width(&self, id: SeqId, book: &Book) -> u64 {
+        let left = self.settings.slot_context - book.seq(id).computed;
+        (1 + self.settings.drafts).min(left)
+    }
+
+    /// Returns how often a batch of generating slots can be made before one has ended or a shared pool is full.
+    fn repeat(&self, book: &Book, step: &Step) -> u64 {
+        let ends = step.rows.iter().map(|row| book.seq(row.seq).passes_left());
+        let most = ends.min().unwrap_or(1).max(1);
+        let Some(room) = self.room(book) else {
+            return most;
+        };
+        most_that_fit(most, |times| {
+            let grown = |row: &Row| {
+                let before = book.seq(row.seq).after(times - 1);
+                before + (1 + self.settings.drafts)
+            };
+            step.rows.iter().map(grown).sum::<u64>() <= room
+        })
     }
 
     fn serving(&self) -> impl Iterator<Item = (usize, SeqId)> + '_ {
@@ -451,10 +475,7 @@ impl Engine for LlamaCpp {
         }
         let only_decodes = step.rows.iter().all(|row| row.chunk.is_none());
         step.repeat = if only_decodes {
-            let shortest = step.rows.iter().map(|row| book.seq(row.seq).left()).min();
-            let rows = (step.rows.len() as u64).max(1);
-            let last = self.room(book).map_or(u64::MAX, |room| room / rows);
-            shortest.unwrap_or(1).min(last).max(1)
+            self.repeat(book, step)
         } else {
             1
         };
@@ -470,14 +491,19 @@ impl Engine for LlamaCpp {
         if parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
             for part in &parts {
-                graph.add_row(part.at);
+                part.add_to(&mut graph);
             }
             if self.settings.pool.is_some() {
                 share_one_stream(&mut graph, self.idle_tokens());
             }
             graphs.push(graph);
         } else if self.settings.rolls_back {
-            split_in_order(&mut parts, self.settings.n_ubatch, graphs);
+            split_in_order(
+                &mut parts,
+                self.settings.n_ubatch,
+                self.settings.drafts,
+                graphs,
+            );
         } else {
             split_equally(&mut parts, self.settings.n_ubatch, graphs);
         }
@@ -534,6 +560,16 @@ impl Engine for LlamaCpp {
                 complete.push(id);
             }
         }
+    }
+
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.deferred.len();
+        self.deferred.retain(|&other| other != seq);
+        self.deferred.len() < before
     }
 
     fn check(&self, book: &Book) {

@@ -275,7 +275,8 @@ impl Engine for MlxLm {
         }
         let shut = self.waiting.is_empty() || !self.has_seat();
         step.repeat = if decoding && self.reading.is_empty() && shut {
-            let left = self.writing.iter().map(|&id| book.seq(id).left()).min();
+            let left = self.writing.iter().map(|&id| book.seq(id).passes_left());
+            let left = left.min();
             left.unwrap_or(1).max(1)
         } else {
             1
@@ -294,7 +295,7 @@ impl Engine for MlxLm {
             match row.chunk {
                 Some(tokens) if !starts(seq, tokens) => prefill.chunks.push(chunk(tokens)),
                 Some(tokens) if seq.untouched() => decode.chunks.push(chunk(tokens)),
-                _ => decode.add_row(seq.known()),
+                _ => decode.add_seq(seq),
             }
         }
         // Prompts are padded to the longest piece.
@@ -323,6 +324,16 @@ impl Engine for MlxLm {
             let seq = book.seq(id);
             self.keep(&seq.call, seq.computed, Class::Answer, book);
         }
+    }
+
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|&other| other != seq);
+        self.waiting.len() < before
     }
 
     fn check(&self, book: &Book) {

@@ -14,6 +14,8 @@ use super::book::{Book, SeqId};
 use super::cost::{Chunk, Graph};
 use super::fine::Fine;
 use crate::call::Outcome;
+use crate::trace::content::Content;
+use std::sync::Arc;
 
 /// One request's part in a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +31,8 @@ pub struct Row {
 pub struct Step {
     /// Who takes part. Empty when there is nothing to do.
     pub rows: Vec<Row>,
-    /// How often the step may be repeated while nothing changes; above 1 only when every row decodes.
+    /// How often the step may be repeated while nothing changes; above 1 only when every row decodes. Where drafts are
+    /// verified, one repetition may add several tokens to an answer.
     pub repeat: u64,
     /// Requests that are admitted but have no part in it.
     pub standing: Vec<SeqId>,
@@ -88,7 +91,7 @@ pub trait Engine {
                         first: seq.untouched(),
                     });
                 }
-                None => graph.add_row(seq.known()),
+                None => graph.add_seq(seq),
             }
         }
         graphs.push(graph);
@@ -101,6 +104,17 @@ pub trait Engine {
 
     /// Takes note that the step was made `times` times and charged; appends the requests that are complete.
     fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>);
+
+    /// Returns the tree that calls point into, to let it grow while the engine serves.
+    fn content(&mut self) -> &mut Arc<Content>;
+
+    /// Forgets a request that was never admitted; returns whether it is gone.
+    fn withdraw(&mut self, seq: SeqId) -> bool;
+
+    /// Returns the share of the cache that requests hold, where it is one pool.
+    fn used(&self) -> Option<f64> {
+        None
+    }
 
     /// Asserts that what the engine holds agrees with what its requests have, and that it holds nothing at rest.
     fn check(&self, book: &Book);

@@ -12,9 +12,11 @@ use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::book::{Book, SeqId};
 use crate::rig::fine::Fine;
+use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
 use crate::rig::kv::path::Path;
 use crate::rig::kv::radix::{Hold, RadixPool, Rules};
+use crate::rig::kv::tier::{Offload, Tier};
 use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
@@ -83,6 +85,10 @@ pub struct Settings {
     pub states: Option<States>,
     /// What clients allow an answer; nothing where they know its length.
     pub max_tokens: Option<u64>,
+    /// Drafts that each answer's part in a decode step verifies.
+    pub drafts: u64,
+    /// The tiers behind the tree (`HiCache`), in pages.
+    pub offload: Offload,
 }
 
 /// What the scheduler knows of a request beside the book.
@@ -110,6 +116,7 @@ pub struct Sglang {
     settings: Settings,
     content: Arc<Content>,
     pool: RadixPool,
+    tier: Tier<BlockPool>,
     waiting: Vec<SeqId>,
     running: Vec<SeqId>,
     /// The one prompt that is read in pieces.
@@ -132,6 +139,11 @@ impl Sglang {
     pub fn new(mut settings: Settings, content: Arc<Content>) -> Sglang {
         let page = settings.page_size;
         settings.chunked_prefill_size = settings.chunked_prefill_size.map(|size| size.max(page));
+        if !settings.radix_cache || settings.states.is_some() {
+            settings.offload = Offload::default();
+        }
+        // SGLang does not mix where drafts are verified.
+        settings.enable_mixed_chunk &= settings.drafts == 0;
         if let Some(states) = &mut settings.states {
             states.track_interval = states.track_interval.next_multiple_of(page);
             let seats = states.room / STATES_EACH;
@@ -147,6 +159,7 @@ impl Sglang {
             settings,
             content,
             pool,
+            tier: Tier::new(settings.offload, 0),
             waiting: Vec::new(),
             running: Vec::new(),
             chunked: None,
@@ -169,6 +182,11 @@ impl Sglang {
     /// Returns the tree, to look at.
     pub fn pool(&self) -> &RadixPool {
         &self.pool
+    }
+
+    /// Returns the tiers behind the tree, to look at.
+    pub fn tier(&self) -> &Tier<BlockPool> {
+        &self.tier
     }
 
     /// Returns how often a running request was put back, ever.
@@ -265,10 +283,19 @@ impl Sglang {
         }
     }
 
-    /// Returns how many pages `times` more tokens of every running answer need.
+    /// Returns how many pages an answer needs whose next pass begins at `computed` and verifies drafts.
+    fn reach(&self, computed: u64) -> u64 {
+        let drafted = self.pages(computed + 1 + self.settings.drafts);
+        drafted
+            .min(self.settings.pages)
+            .max(self.pages(computed + 1))
+    }
+
+    /// Returns how many pages `times` more decode steps of every running answer need.
     fn growth(&self, book: &Book, times: u64) -> u64 {
         let more = |id: &SeqId| {
-            let needed = self.pages(book.seq(*id).computed + times);
+            let seq = book.seq(*id);
+            let needed = self.reach(seq.computed + seq.after(times - 1));
             needed.saturating_sub(self.held[id].hold.pages())
         };
         self.running.iter().map(more).sum()
@@ -278,7 +305,7 @@ impl Sglang {
     fn decode(&mut self, book: &mut Book, step: &mut Step) {
         self.retract(book);
         for &seq in &self.running {
-            let pages = (book.seq(seq).computed + 1).div_ceil(self.settings.page_size);
+            let pages = self.reach(book.seq(seq).computed);
             let held = self.held.get_mut(&seq).expect("it runs");
             self.pool.grow(&mut held.hold, pages);
             step.rows.push(Row { seq, chunk: None });
@@ -292,8 +319,8 @@ impl Sglang {
         if !self.waiting.is_empty() && (!blocked || self.waiting.iter().any(late)) {
             return 1;
         }
-        let left = self.running.iter().map(|&id| book.seq(id).left()).min();
-        let mut most = left.unwrap_or(1).max(1);
+        let ends = self.running.iter().map(|&id| book.seq(id).passes_left());
+        let mut most = ends.min().unwrap_or(1).max(1);
         let stands = !self.waiting.is_empty() || self.chunked.is_some();
         if self.forced > 0 && stands {
             most = most.min(self.forced);
@@ -340,6 +367,7 @@ impl Sglang {
         let call = &seq.call;
         self.pool
             .insert(&held.path, &mut held.hold, pages, call, hybrid);
+        self.tier.store(&held.path, pages, false);
         if hybrid && (call.output_shared || tokens <= call.prompt_tokens.0) {
             let tip = if call.output_shared {
                 call.output
@@ -438,17 +466,16 @@ impl Engine for Sglang {
                 if done && !finished {
                     self.running.push(row.seq);
                 }
-            } else if let Some(states) = self.settings.states {
-                let last = computed / states.track_interval * states.track_interval;
-                let held = self.held.get_mut(&row.seq).expect("it runs");
-                if last > computed - times {
-                    held.tracked = last;
-                }
-                let pages = computed.div_ceil(self.settings.page_size);
-                self.pool.grow(&mut held.hold, pages);
             } else {
+                let pages = self.reach(seq.before_last_pass());
+                let before = computed - seq.grown();
                 let held = self.held.get_mut(&row.seq).expect("it runs");
-                let pages = computed.div_ceil(self.settings.page_size);
+                if let Some(states) = self.settings.states {
+                    let last = computed / states.track_interval * states.track_interval;
+                    if last > before {
+                        held.tracked = last;
+                    }
+                }
                 self.pool.grow(&mut held.hold, pages);
             }
             if finished {
@@ -469,9 +496,25 @@ impl Engine for Sglang {
         }
     }
 
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|&other| other != seq);
+        self.waiting.len() < before
+    }
+
+    fn used(&self) -> Option<f64> {
+        let (free, all) = (self.pool.free(), self.pool.capacity().max(1));
+        Some(1.0 - free as f64 / all as f64)
+    }
+
     fn check(&self, book: &Book) {
         let own = |held: &Held| held.hold.pages() - held.hold.shared();
         self.pool.check(self.held.values().map(own).sum());
+        self.tier.check();
         // A prompt that is read whole is in neither list until its step has been made.
         assert!(self.running.len() + usize::from(self.chunked.is_some()) <= self.held.len());
         assert_eq!(self.held.len() + self.waiting.len(), book.len());

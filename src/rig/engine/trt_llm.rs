@@ -385,6 +385,21 @@ impl Engine for TrtLlm {
         self.running.retain(|id| !complete.contains(id));
     }
 
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|&other| other != seq);
+        self.waiting.len() < before
+    }
+
+    fn used(&self) -> Option<f64> {
+        let (free, all) = (self.pool.free(), self.pool.capacity().max(1));
+        Some(1.0 - free as f64 / all as f64)
+    }
+
     fn check(&self, book: &Book) {
         let own = |held: &Held| held.hold.pages() - held.hold.shared();
         self.pool.check(self.held.values().map(own).sum());

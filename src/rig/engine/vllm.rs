@@ -5,6 +5,7 @@
 //! fits; the last admitted is preempted when blocks run out, and read again from the start. Blocks are registered when
 //! they are allocated, so that a request admitted in the same step already finds them.
 
+mod drafts;
 mod loads;
 
 use super::{Engine, Row, Step, most_that_fit};
@@ -55,6 +56,10 @@ pub struct Settings {
     pub state_blocks: u64,
     /// The tier of the cache in host memory.
     pub offload: Offload,
+    /// Drafts that each answer's part in a step verifies.
+    pub drafts: u64,
+    /// Whether the last block that was found is computed anew, as heads that draft need it.
+    pub drops_last_block: bool,
 }
 
 impl Settings {
@@ -63,7 +68,7 @@ impl Settings {
         CacheShape {
             granularity: Tokens(self.block_size),
             capacity: Some(Tokens(
-                (self.num_gpu_blocks.saturating_sub(1) + self.offload.blocks) * self.block_size,
+                (self.num_gpu_blocks.saturating_sub(1) + self.offload.most()) * self.block_size,
             )),
         }
     }
@@ -98,6 +103,8 @@ pub struct Vllm<P: Pool = BlockPool> {
     kept_now: Vec<P::State>,
     /// Prompts whose beginning the cache is to hold before the next step.
     warm: Vec<Call>,
+    /// What was loaded for the request that is being admitted, where that holds up the step, and for how long.
+    fetched: Option<(SeqId, Fine)>,
     /// When the step before the next began.
     last_plan: Option<Fine>,
     preemptions: u64,
@@ -140,6 +147,7 @@ impl<P: Pool> Vllm<P> {
             kept: FxHashMap::default(),
             kept_now: Vec::new(),
             warm: Vec::new(),
+            fetched: None,
             last_plan: None,
             preemptions: 0,
         }
@@ -180,8 +188,8 @@ impl<P: Pool> Vllm<P> {
                 at += 1;
                 continue;
             }
-            let computed = book.seq(id).computed;
-            let needed = self.blocks(computed + tokens);
+            let drafts = self.drafts(id, book);
+            let needed = self.blocks(book.seq(id).computed + tokens + drafts);
             while !self.pool.can_grow(&self.held[&id].holding, needed) {
                 preempted = true;
                 let victim = self.running.pop().expect("somebody runs");
@@ -195,7 +203,7 @@ impl<P: Pool> Vllm<P> {
                 break;
             }
             self.take_part(id, tokens, book, step);
-            budget -= tokens;
+            budget = budget.saturating_sub(tokens + drafts);
             at += 1;
         }
         (!preempted).then_some(budget)
@@ -223,7 +231,7 @@ impl<P: Pool> Vllm<P> {
     fn take_part(&mut self, id: SeqId, tokens: u64, book: &Book, step: &mut Step) {
         let seq = book.seq(id);
         let end = seq.computed + tokens;
-        let needed = end.div_ceil(self.settings.block_size);
+        let needed = self.blocks(end + self.drafts(id, book));
         let held = self
             .held
             .get_mut(&id)
@@ -242,10 +250,12 @@ impl<P: Pool> Vllm<P> {
             {
                 held.states.push(state);
                 self.kept_now.push(state);
-                self.kept
-                    .entry(seq.call.thread)
-                    .or_default()
-                    .push((seq.call.prompt, end));
+                let kept = self.kept.entry(seq.call.thread).or_default();
+                if kept.is_empty() {
+                    // Open loads have very many conversations of one call.
+                    kept.reserve_exact(1);
+                }
+                kept.push((seq.call.prompt, end));
             }
         }
         let chunk = if seq.decoding() { None } else { Some(tokens) };
@@ -289,6 +299,7 @@ impl<P: Pool> Vllm<P> {
             let Some(tokens) = tokens else {
                 break;
             };
+            step.transfers.extend(self.fetched.take());
             self.waiting.pop_front();
             if tokens == 0 {
                 // What it needs is on its way from host memory; others go on.
@@ -321,6 +332,7 @@ impl<P: Pool> Vllm<P> {
         let block = self.settings.block_size;
         let path = P::path(&call, &self.content, block);
         let (found, _) = self.pool.look_up(&path, (known - 1) / block);
+        let found = found.saturating_sub(u64::from(self.settings.drops_last_block));
         let hit = if self.settings.state_blocks > 0 {
             self.pool.look_up_state(&path, found)
         } else {
@@ -339,10 +351,11 @@ impl<P: Pool> Vllm<P> {
         let tokens = self.wanted(cached, known, &stops, budget, others);
         let chunked = tokens < known - cached;
         let split = !chunked || !stops.is_empty() || self.settings.enable_chunked_prefill;
-        if !loads && (tokens == 0 || !split) {
+        let waits = loads && !self.tier.blocks_steps();
+        if !waits && (tokens == 0 || !split) {
             return None;
         }
-        let whole = if self.settings.scheduler_reserve_full_isl || loads {
+        let whole = if self.settings.scheduler_reserve_full_isl || waits {
             self.blocks(known)
         } else {
             self.blocks(cached + tokens)
@@ -368,15 +381,17 @@ impl<P: Pool> Vllm<P> {
         }
         self.pool
             .grow(&mut held.working, self.settings.state_blocks);
-        if loads {
+        if waits {
             // Nobody takes the room of who waits for a load.
             self.pool.grow(&mut held.holding, whole);
             self.tier.load(id, &held.path, here, reach, at);
+        } else if loads {
+            self.fetched = Some((id, self.tier.fetch(&held.path, here, reach)));
         }
         let stored = self.stored(&call, block).max(cached);
         self.held.insert(id, held);
         book.admit(id, at, cached, stored);
-        Some(if loads { 0 } else { tokens })
+        Some(if waits { 0 } else { tokens })
     }
 
     /// Lets the cache hold the beginning of a call's prompt, as if it had just been served and released.
@@ -411,7 +426,11 @@ impl<P: Pool> Vllm<P> {
             return Vec::new();
         }
         let block = self.settings.block_size;
-        let mut stops = vec![(known - 1) / block * block, found];
+        // A head that drafts has the block before computed anew, so the state is kept where that begins.
+        let dropped = block * u64::from(self.settings.drops_last_block);
+        let last = ((known - 1) / block * block).saturating_sub(dropped);
+        let mut stops = vec![last, found];
+        stops.sort_unstable_by(|a, b| b.cmp(a));
         stops.retain(|&stop| stop > cached);
         stops.dedup();
         stops
@@ -423,6 +442,8 @@ impl<P: Pool> Vllm<P> {
             return 0;
         }
         let limit = (call.seen_computed.0).min(call.prompt_tokens.0 - 1) / block * block;
+        let dropped = block * u64::from(self.settings.drops_last_block);
+        let limit = limit.saturating_sub(dropped);
         if self.settings.state_blocks == 0 {
             return limit;
         }
@@ -435,13 +456,16 @@ impl<P: Pool> Vllm<P> {
         let most = step
             .rows
             .iter()
-            .map(|row| book.seq(row.seq).left())
+            .map(|row| book.seq(row.seq).passes_left())
             .min()
             .unwrap_or(1)
             .max(1);
         let block = self.settings.block_size;
         let seats = self.running.len() < self.settings.max_num_seqs as usize;
-        let most = if seats && !self.waiting.is_empty() && self.settings.enable_prefix_caching {
+        let shared = seats && !self.waiting.is_empty() && self.settings.enable_prefix_caching;
+        let most = if shared && self.settings.drafts > 0 {
+            1
+        } else if shared {
             // Whether there is room for whoever waits changes when somebody fills a block that both have in common,
             // and when somebody takes one in which something was found.
             let unchanged = |row: &Row| match (book.seq(row.seq).computed + 1) % block {
@@ -455,9 +479,9 @@ impl<P: Pool> Vllm<P> {
         };
         let fits = |times: u64| {
             let grown = |row: &Row| {
-                let computed = book.seq(row.seq).computed;
-                (computed + times)
-                    .div_ceil(block)
+                let seq = book.seq(row.seq);
+                let last = seq.computed + seq.after(times - 1);
+                self.blocks(self.up_to(last, self.settings.drafts))
                     .saturating_sub(P::held(&self.held[&row.seq].holding))
             };
             step.rows.iter().map(grown).sum::<u64>() <= self.pool.free()
@@ -476,11 +500,7 @@ impl<P: Pool> Engine for Vllm<P> {
         if prompt >= self.settings.max_model_len {
             return Err(Outcome::RefusedContext);
         }
-        let room = self
-            .pool
-            .capacity()
-            .saturating_sub(4 * self.settings.state_blocks)
-            * self.settings.block_size;
+        let room = self.room();
         if prompt >= room {
             return Err(Outcome::RefusedMemory);
         }
@@ -524,15 +544,14 @@ impl<P: Pool> Engine for Vllm<P> {
         for row in &step.rows {
             let seq = book.seq(row.seq);
             let computed = seq.computed;
+            let reached = self.up_to(seq.before_last_pass(), self.settings.drafts);
             let held = self
                 .held
                 .get_mut(&row.seq)
                 .expect("a row's request holds blocks");
-            if times > 1 {
-                self.pool.grow(
-                    &mut held.holding,
-                    computed.div_ceil(self.settings.block_size),
-                );
+            if row.chunk.is_none() && (times > 1 || self.settings.drafts > 0) {
+                let reached = reached.div_ceil(self.settings.block_size);
+                self.pool.grow(&mut held.holding, reached);
                 self.pool.register(
                     &held.path,
                     &mut held.holding,
@@ -558,6 +577,21 @@ impl<P: Pool> Engine for Vllm<P> {
 
     fn next_ready(&self) -> Option<Fine> {
         self.tier.next_ready()
+    }
+
+    fn content(&mut self) -> &mut Arc<Content> {
+        &mut self.content
+    }
+
+    fn withdraw(&mut self, seq: SeqId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|&other| other != seq);
+        self.waiting.len() < before
+    }
+
+    fn used(&self) -> Option<f64> {
+        let (free, all) = (self.pool.free(), self.pool.capacity().max(1));
+        Some(1.0 - free as f64 / all as f64)
     }
 
     fn check(&self, book: &Book) {

@@ -23,7 +23,7 @@ pub fn deepest_shared(
     let mut deepest = 0;
     for &(other, at) in places.iter().rev() {
         let better = at > deepest && at <= limit;
-        if better && content.end(content.meeting(other, prompt)).0 >= at {
+        if better && content.meet(other, prompt).1.0 >= at {
             deepest = at;
         }
     }

@@ -46,8 +46,13 @@ impl Path {
             stretches: Vec::with_capacity(nodes.len()),
             named: 0,
         };
-        for node in nodes {
-            let end = (content.end(node).0 / block) as u32;
+        // The path may leave a node before the node's end.
+        let left_at = nodes[1.min(nodes.len())..]
+            .iter()
+            .map(|&next| content.start(next))
+            .chain(nodes.last().map(|&last| content.end(last)));
+        for (&node, end) in nodes.iter().zip(left_at) {
+            let end = (end.0 / block) as u32;
             if end > path.named {
                 path.stretches.push(Stretch {
                     key: key(content, node, call.realms),

@@ -408,14 +408,15 @@ impl RadixPool {
 
 /// Returns how many leading tokens of a call's prompt equal those of what somebody else stored.
 fn common(origin: Origin, call: &Call, content: &Content) -> u64 {
-    let mut meeting = content.meeting(origin.tip, call.prompt);
+    let (mut meeting, mut shared) = content.meet(origin.tip, call.prompt);
     if origin.realms.private != call.realms.private {
         if origin.realms.head != call.realms.head {
             return 0;
         }
         while meeting != ROOT && !content.is_head(meeting) {
             meeting = content.parent(meeting);
+            shared = content.end(meeting);
         }
     }
-    content.end(meeting).0
+    shared.0
 }

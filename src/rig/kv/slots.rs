@@ -75,16 +75,17 @@ impl Tokens {
 
     /// Returns how many leading tokens equal those of the path to `tip` in these realms.
     fn shared(&self, tip: NodeId, realms: Realms, content: &Content) -> u64 {
-        let mut meeting = content.meeting(self.tip, tip);
+        let (mut meeting, mut shared) = content.meet(self.tip, tip);
         if self.realms.private != realms.private {
             while meeting != ROOT && !content.is_head(meeting) {
                 meeting = content.parent(meeting);
+                shared = content.end(meeting);
             }
             if self.realms.head != realms.head {
                 return 0;
             }
         }
-        content.end(meeting).0.min(self.named)
+        shared.0.min(self.named)
     }
 
     /// Returns how many of the `common` leading tokens can be kept to compute the rest of a prompt of `prompt` tokens.

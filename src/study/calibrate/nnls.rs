@@ -1,6 +1,6 @@
 //! Non-negative least squares: the active-set method of Lawson and Hanson.
 //!
-//! Problems here have at most nine columns, so each subproblem is solved afresh by Householder reflections. The same
+//! Problems here have a dozen columns, or some thirty as triangles, so each subproblem is solved afresh by Householder reflections. The same
 //! input gives the same bits everywhere: plain arithmetic in a fixed order.
 
 /// Returns x >= 0 that minimises |A x - b|, with A given by its columns.
@@ -23,7 +23,7 @@ pub fn solve(columns: &[Vec<f64>], target: &[f64]) -> Vec<f64> {
     let mut x = vec![0.0; count];
     let mut passive = vec![false; count];
     let tolerance = 1e-12 * norm(target).max(f64::MIN_POSITIVE);
-    // Each round frees one column; more rounds than subsets of nine columns would be a cycle.
+    // Each round frees one column; far more rounds than columns would be a cycle.
     for _ in 0..64 * count.max(1) {
         let residual = residual(&unit, target, &x);
         let steepest = (0..count)

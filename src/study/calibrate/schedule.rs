@@ -104,7 +104,10 @@ fn any() -> Coefficients {
         half_tokens: 64.0,
         attention_s: 1e-9,
         request_s: 0.0,
+        matrix_s: 0.0,
+        vector_tokens: 0,
         expert_share: 0.0,
         overlap: 1.0,
+        link_token_s: 0.0,
     }
 }

@@ -18,10 +18,14 @@ fn server() -> Server {
         async_scheduling: true,
         state_blocks: 0,
         offload: vllm::Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     })
 }
 
-const TRUE: [f64; FEATURES] = [0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02];
+const TRUE: [f64; FEATURES] = [
+    0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02, 0.0,
+];
 
 fn freedom() -> Freedom {
     Freedom {
@@ -30,12 +34,16 @@ fn freedom() -> Freedom {
             expert_share: 0.0,
             kv_imbalance: 0.0,
             short_tokens: 0,
+            vector_tokens: 0,
             overlap: 1.0,
         },
         half_tokens: vec![16.0, 64.0, 96.0],
-        free: [true, false, true, true, true, false, true, true, true],
+        free: [
+            true, false, true, true, true, false, true, true, true, false,
+        ],
         least: [0.0; FEATURES],
         slack_s: 0.0,
+        prior: None,
     }
 }
 
@@ -117,4 +125,27 @@ fn errors_are_summed_up_by_size() {
     assert_eq!(errors.count, 3);
     assert!((errors.median - 0.02).abs() < 1e-12 && (errors.max - 0.03).abs() < 1e-12);
     assert_eq!(Errors::of(&[]), None);
+}
+
+#[test]
+fn four_in_five_of_further_errors_fall_into_the_interval() {
+    let mut random = crate::rng::stream(7, "coverage", 0);
+    // The sum of twelve uniform numbers is normal enough.
+    let mut error = || -> f64 {
+        let sum: f64 = (0..12)
+            .map(|_| rand::Rng::next_u64(&mut random) as f64 / 2f64.powi(64))
+            .sum();
+        (sum - 6.0) * 0.05
+    };
+    for count in [5, 8, 13, 24, 100] {
+        let trials = 4000;
+        let mut inside = 0;
+        for _ in 0..trials {
+            let errors: Vec<f64> = (0..count).map(|_| error()).collect();
+            let (low, high) = interval_80(&errors);
+            inside += u32::from((low..=high).contains(&(1.0 / (1.0 + error()))));
+        }
+        let share = f64::from(inside) / f64::from(trials);
+        assert!((0.75..=0.85).contains(&share), "{count}: {share}");
+    }
 }

@@ -1,11 +1,14 @@
 //! From settings to an engine: how much its cache holds, and what it was set to.
 
-use super::{Parts, RigError, Values, devices, tiers};
+use super::devices::sharing;
+use super::speculation::Speculating;
+use super::{Parts, RigError, Values, tiers};
 use crate::catalog::{Model, SettingValue};
 use crate::rig::cost::{Coefficients, StepCost};
 use crate::rig::engine::limited::Limited;
 use crate::rig::engine::{Engine, llama_cpp, mlx_lm, sglang, trt_llm, vllm};
 use crate::rig::kv::sequences;
+use crate::rig::kv::tier::Offload;
 use crate::rig::step::StepLoop;
 use crate::rig::{Backend, CacheShape, memory};
 use crate::trace::content::Content;
@@ -40,65 +43,63 @@ pub(super) fn build(
     parts: &Parts<'_>,
     values: &Values,
     coefficients: Coefficients,
+    speculating: Option<&Speculating>,
+    disk: Option<f64>,
     content: &Arc<Content>,
 ) -> Result<Built, RigError> {
     let content = Arc::clone(content);
-    let plain = StepCost::new(coefficients, Vec::new());
+    // Where drafts are verified, what drafts takes memory as well.
+    let with_drafter = speculating.map(|speculating| parts.with_model(&speculating.sized));
+    let parts = with_drafter.as_ref().unwrap_or(parts);
+    let drafts = speculating.map_or(0, |speculating| speculating.cost.drafts);
+    let step_cost = |captured| step_cost(coefficients, captured, speculating);
+    let plain = step_cost(Vec::new());
     let (backend, cache, shown) = match parts.engine.name.as_str() {
         "vllm" => {
             let (mut settings, shown) = vllm_settings(parts, values);
-            settings.offload = tiers::offload(parts, values, &settings, &coefficients)?;
+            settings.drafts = drafts;
+            settings.drops_last_block = speculating.is_some_and(|one| one.by_head);
+            let block = settings.block_size;
+            settings.offload = tiers::vllm(parts, values, block, &coefficients, disk)?;
             starts(&settings)?;
-            let sizes = if values.on("enforce_eager") {
-                Vec::new()
-            } else {
-                captured(settings.max_num_seqs)
-            };
-            let cost = StepCost::new(coefficients, sizes);
+            let eager = values.on("enforce_eager");
+            let cost = step_cost(captured(if eager { 0 } else { settings.max_num_seqs }));
             let cache = Some(settings.cache());
-            (
-                boxed(<vllm::Vllm>::new(settings, content), cost),
-                cache,
-                shown,
-            )
+            let server = <vllm::Vllm>::new(settings, content);
+            (boxed(server, cost), cache, shown)
         }
         "sglang" => {
-            let (settings, shown) = sglang_settings(parts, values);
-            let sizes = if values.on("disable_cuda_graph") {
-                Vec::new()
+            let (mut settings, shown) = sglang_settings(parts, values);
+            settings.drafts = drafts;
+            let pages = (settings.page_size, settings.pages);
+            settings.offload = tiers::hicache(parts, values, pages, &coefficients, disk)?;
+            let eager = values.on("disable_cuda_graph");
+            let most = if eager {
+                0
             } else {
-                sglang_captured(values.count("cuda_graph_max_bs"))
+                values.count("cuda_graph_max_bs")
             };
-            let cost = StepCost::new(coefficients, sizes);
-            (
-                boxed(sglang::Sglang::new(settings, content), cost),
-                None,
-                shown,
-            )
+            let server = sglang::Sglang::new(settings, content);
+            (boxed(server, step_cost(sglang_captured(most))), None, shown)
         }
         "trt-llm" => {
             let (settings, shown) = trt_settings(parts, values);
-            (
-                boxed(trt_llm::TrtLlm::new(settings, content), plain),
-                None,
-                shown,
-            )
+            let server = trt_llm::TrtLlm::new(settings, content);
+            (boxed(server, plain), None, shown)
         }
         "mlx-lm" => {
-            let settings = mlx_settings(parts, values);
-            (
-                boxed(mlx_lm::MlxLm::new(settings, content), plain),
-                None,
-                Shown::new(),
-            )
+            let mut settings = mlx_settings(parts, values);
+            if speculating.is_some() {
+                // With a draft model requests are served one by one.
+                (settings.decode_concurrency, settings.prompt_concurrency) = (1, 1);
+            }
+            let server = mlx_lm::MlxLm::new(settings, content);
+            (boxed(server, plain), None, Shown::new())
         }
         "lm-studio" if on_mlx(parts.model) => {
             let settings = lm_studio_mlx(parts, values);
-            (
-                boxed(mlx_lm::MlxLm::new(settings, content), plain),
-                None,
-                Shown::new(),
-            )
+            let server = mlx_lm::MlxLm::new(settings, content);
+            (boxed(server, plain), None, Shown::new())
         }
         "ollama" => {
             let (settings, shown) = ollama_settings(parts, values);
@@ -108,11 +109,12 @@ pub(super) fn build(
             (boxed(Limited::new(server, most), plain), cache, shown)
         }
         name => {
-            let (settings, shown) = if name == "lm-studio" {
+            let (mut settings, shown) = if name == "lm-studio" {
                 lm_studio_llama(parts, values)
             } else {
                 llama_settings(parts, values)
             };
+            settings.drafts = drafts;
             let cache = Some(settings.cache());
             let server = llama_cpp::LlamaCpp::new(settings, content);
             (boxed(server, plain), cache, shown)
@@ -123,6 +125,22 @@ pub(super) fn build(
         cache,
         shown,
     })
+}
+
+/// Returns the cost of steps, with pure decode batches padded to the captured sizes.
+fn step_cost(
+    coefficients: Coefficients,
+    captured: Vec<u64>,
+    speculating: Option<&Speculating>,
+) -> StepCost {
+    let Some(speculating) = speculating else {
+        return StepCost::new(coefficients, captured);
+    };
+    // Sizes are in tokens; an answer has its drafts beside it.
+    let width = 1 + speculating.cost.drafts;
+    let mut rows: Vec<u64> = captured.iter().map(|size| size.div_ceil(width)).collect();
+    rows.dedup();
+    StepCost::new(coefficients, rows).speculating(speculating.cost)
 }
 
 fn boxed<E: Engine + Send + 'static>(engine: E, cost: StepCost) -> Box<dyn Backend + Send> {
@@ -154,7 +172,7 @@ fn captured(max_num_seqs: u64) -> Vec<u64> {
 
 fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let batched = values.count("max_num_batched_tokens");
     let kv_share = if values.word("kv_cache_dtype").starts_with("fp8") {
         0.5
@@ -183,7 +201,9 @@ fn vllm_settings(parts: &Parts<'_>, values: &Values) -> (vllm::Settings, Shown) 
         scheduler_reserve_full_isl: values.on("scheduler_reserve_full_isl"),
         async_scheduling: values.on("async_scheduling"),
         state_blocks: memory::vllm_state_blocks(model),
-        offload: vllm::Offload::default(),
+        offload: Offload::default(),
+        drafts: 0,
+        drops_last_block: false,
     };
     let shown = [
         ("engine.block_size", block_size),
@@ -266,6 +286,7 @@ fn llama_settings(parts: &Parts<'_>, values: &Values) -> (llama_cpp::Settings, S
         // Copies between a slot and host memory are unpinned; an estimate.
         host_bytes_per_sec: if unified_memory { 2e10 } else { 5e9 },
         split_over_two: parts.hardware.devices == 2,
+        drafts: 0,
     };
     let shown = [
         ("engine.parallel", parallel),
@@ -325,6 +346,7 @@ fn llama_child(
             5e9
         },
         split_over_two: parts.hardware.devices == 2,
+        drafts: 0,
     };
     let shown = shown([("parallel", parallel), ("slot_context", slot_context)]);
     (settings, shown)
@@ -371,7 +393,7 @@ fn sglang_captured(most: u64) -> Vec<u64> {
 
 fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let chunk = values.int("chunked_prefill_size");
     let batch = chunk.unwrap_or(values.count("max_prefill_tokens"));
     let graphs = if values.on("disable_cuda_graph") {
@@ -421,6 +443,8 @@ fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Sho
             track_interval: values.count("mamba_track_interval"),
         }),
         max_tokens: values.int("max_tokens"),
+        drafts: 0,
+        offload: Offload::default(),
     };
     let shown = shown([
         ("context_length", context_length),
@@ -433,7 +457,7 @@ fn sglang_settings(parts: &Parts<'_>, values: &Values) -> (sglang::Settings, Sho
 
 fn trt_settings(parts: &Parts<'_>, values: &Values) -> (trt_llm::Settings, Shown) {
     let model = parts.model;
-    let devices = u64::from(devices(parts, values));
+    let devices = u64::from(sharing(parts, values));
     let max_num_tokens = values.count("max_num_tokens");
     let fraction = values.float("free_gpu_memory_fraction");
     let cache = memory::trt_cache(parts.hardware, model, devices, fraction, max_num_tokens);

@@ -13,14 +13,15 @@ const FEW: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Names<T> {
     few: Vec<(u64, T)>,
-    many: FxHashMap<u64, T>,
+    // Boxed: most sessions need none, and there may be very many sessions.
+    many: Option<Box<FxHashMap<u64, T>>>,
 }
 
 impl<T> Default for Names<T> {
     fn default() -> Names<T> {
         Names {
             few: Vec::new(),
-            many: FxHashMap::default(),
+            many: None,
         }
     }
 }
@@ -29,18 +30,18 @@ impl<T: Copy> Names<T> {
     /// Returns what the name stands for.
     pub(super) fn get(&self, name: &str) -> Option<T> {
         let hash = xxh3_64(name.as_bytes());
-        if self.many.is_empty() {
-            let found = self.few.iter().find(|(other, _)| *other == hash);
-            return found.map(|&(_, value)| value);
+        if let Some(many) = &self.many {
+            return many.get(&hash).copied();
         }
-        self.many.get(&hash).copied()
+        let found = self.few.iter().find(|(other, _)| *other == hash);
+        found.map(|&(_, value)| value)
     }
 
     /// Lets the name stand for `value`.
     pub(super) fn insert(&mut self, name: &str, value: T) {
         let hash = xxh3_64(name.as_bytes());
-        if !self.many.is_empty() {
-            self.many.insert(hash, value);
+        if let Some(many) = &mut self.many {
+            many.insert(hash, value);
             return;
         }
         if self.few.is_empty() {
@@ -48,7 +49,8 @@ impl<T: Copy> Names<T> {
         }
         self.few.push((hash, value));
         if self.few.len() > FEW {
-            self.many = std::mem::take(&mut self.few).into_iter().collect();
+            let few = std::mem::take(&mut self.few);
+            self.many = Some(Box::new(few.into_iter().collect()));
         }
     }
 }

@@ -8,6 +8,8 @@ pub(super) mod mooncake;
 pub(super) mod weka;
 
 mod lenient;
+mod logs;
+mod stamp;
 
 use super::error::TraceError;
 use super::input::{Broken, Input};
@@ -15,14 +17,20 @@ use super::read::ReadOptions;
 use super::record::Record;
 use serde_json::Value;
 use std::io::{BufRead, Read};
+use std::path::PathBuf;
 
 /// The formats that can be read.
-pub const FORMATS: [&str; 4] = [
+const OWN_AND_HASHED: [&str; 4] = [
     "laptime traces (JSONL)",
     "MMBT harness transcripts (transcript.jsonl)",
     "kv-cache-tester session hashes (JSON)",
     "Mooncake request traces (JSONL)",
 ];
+
+/// Returns the formats that can be read, for people.
+pub fn formats() -> Vec<&'static str> {
+    [&OWN_AND_HASHED[..], &logs::FORMATS[..]].concat()
+}
 
 /// How much of a file is looked at to tell its format.
 const PROBE: u64 = 64 << 10;
@@ -38,6 +46,7 @@ pub(super) enum Format {
     Mmbt,
     Weka,
     Mooncake,
+    Log(logs::Log),
 }
 
 impl Format {
@@ -48,6 +57,7 @@ impl Format {
             Format::Mmbt => "mmbt",
             Format::Weka => "kv-cache-tester",
             Format::Mooncake => "mooncake",
+            Format::Log(log) => log.name(),
         }
     }
 
@@ -62,7 +72,25 @@ impl Format {
         {
             return Ok(Err(format!("its packed data cannot be read ({error})")));
         }
-        Ok(recognise(&start))
+        Ok(recognise(&start).and_then(|format| match format {
+            Format::Log(log) => log.belongs(input).map_or(Ok(format), Err),
+            _ => Ok(format),
+        }))
+    }
+
+    /// Returns the format of a name, for those who know what they have.
+    pub(super) fn named(name: &str) -> Option<Format> {
+        let own = [Format::Native, Format::Mmbt, Format::Weka, Format::Mooncake];
+        let mut all = own.into_iter().chain(logs::Log::ALL.map(Format::Log));
+        all.find(|format| format.name() == name)
+    }
+
+    /// Returns the files that are read together with a file.
+    pub(super) fn companions(self, input: &Input) -> Vec<PathBuf> {
+        match self {
+            Format::Log(log) => log.companions(input),
+            _ => Vec::new(),
+        }
     }
 
     /// Reads a file and hands its records to `feed`.
@@ -77,6 +105,7 @@ impl Format {
             Format::Mmbt => mmbt::read(input, feed),
             Format::Weka => weka::read(input, feed),
             Format::Mooncake => mooncake::read(input, options, feed),
+            Format::Log(log) => log.read(input, feed),
         }
     }
 }
@@ -105,6 +134,8 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
             return Ok(Format::Mooncake);
         } else if has("iter") && matches!(kind, Some("model" | "tool" | "error" | "abort")) {
             return Ok(Format::Mmbt);
+        } else if let Some(log) = logs::object(&object) {
+            return log.map(Format::Log);
         }
         seen.get_or_insert_with(|| resemblance(&object));
     }
@@ -115,6 +146,9 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
     }
     if contains(b"\"input_length\"") && contains(b"\"hash_ids\"") {
         return Ok(Format::Mooncake);
+    }
+    if let Some(log) = logs::document(text) {
+        return log.map(Format::Log);
     }
     // A small document on several lines.
     if let Ok(Value::Object(object)) = serde_json::from_slice(text) {
@@ -131,15 +165,9 @@ fn recognise(start: &[u8]) -> Result<Format, String> {
 fn resemblance(object: &serde_json::Map<String, Value>) -> String {
     let has = |key: &str| object.contains_key(key);
     let known = if has("sessionId") && has("uuid") {
-        "a Claude Code or Qwen Code session log"
-    } else if has("payload") && has("timestamp") {
-        "a Codex session log"
+        "a line of a Claude Code or Qwen Code session log, without what it says"
     } else if has("resourceSpans") {
         "OpenTelemetry spans"
-    } else if has("trajectory") || has("trajectory_format") {
-        "an agent trajectory"
-    } else if has("instance_id") && has("history") {
-        "an OpenHands evaluation"
     } else if has("schema_version") && has("run_name") {
         "a receipt of the MMBT harness; its transcript.jsonl is the recording"
     } else if has("run_name") || has("finish_reason") || has("total_prompt_tokens") {

@@ -18,6 +18,8 @@ pub(super) struct Part {
     first: bool,
     /// Whether the batch takes its prompt to where the fill stops.
     pub(super) reaches_stop: bool,
+    /// What its passes have accepted beyond whole tokens, where they verify drafts.
+    fraction: Option<u64>,
 }
 
 impl Part {
@@ -31,6 +33,7 @@ impl Part {
                 at: seq.known(),
                 first: false,
                 reaches_stop: false,
+                fraction: seq.fraction(),
             },
             Some(tokens) => {
                 let end = seq.computed + tokens;
@@ -41,14 +44,20 @@ impl Part {
                     at: seq.computed,
                     first: seq.untouched(),
                     reaches_stop,
+                    fraction: None,
                 }
             }
         }
     }
 
+    /// Adds a generating slot's row to a pass.
+    pub(super) fn add_to(&self, graph: &mut Graph) {
+        graph.add_row_at(self.at, self.fraction);
+    }
+
     fn take(&mut self, tokens: u64, graph: &mut Graph) {
         if self.decodes {
-            graph.add_row(self.at);
+            self.add_to(graph);
         } else {
             graph.chunks.push(Chunk {
                 tokens,
@@ -83,15 +92,21 @@ pub(super) fn split_equally(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<
     }
 }
 
-/// Micro-batches take the batch in its order: generating slots first, then prompts.
-pub(super) fn split_in_order(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+/// Micro-batches take the batch in its order: generating slots first, each with its `drafts`, then prompts.
+pub(super) fn split_in_order(
+    parts: &mut [Part],
+    n_ubatch: u64,
+    drafts: u64,
+    graphs: &mut Vec<Graph>,
+) {
     let mut graph = Graph::default();
     let mut room = n_ubatch;
     for part in parts {
         while part.left > 0 {
             let tokens = part.left.min(room);
             part.take(tokens, &mut graph);
-            room -= tokens;
+            let drafted = if part.decodes { drafts } else { 0 };
+            room = room.saturating_sub(tokens + drafted);
             if room == 0 {
                 graphs.push(std::mem::take(&mut graph));
                 room = n_ubatch;

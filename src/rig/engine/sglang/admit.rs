@@ -146,11 +146,13 @@ impl Sglang {
         } else {
             reached
         };
-        let cached = found.pages * page;
+        let reach = self.tier.reach(&path, found.pages, found.pages, limit);
+        let loaded = (reach - found.pages) * page;
+        let cached = reach * page;
         let extend = known - cached;
         let allowed = self.allowed(id, book).min(CLIP);
         let free = (self.pool.free() - self.pool.unlocked(found)) * page;
-        if (extend + allowed + page) as f64 >= free as f64 + left.guessed {
+        if (extend + loaded + allowed + page) as f64 >= free as f64 + left.guessed {
             return Err(Stop::Full);
         }
         if self.settings.states.is_some() && !self.pool.has_states(STATES_EACH) {
@@ -167,6 +169,10 @@ impl Sglang {
         };
         if tokens == 0 {
             return Err(Stop::Budget);
+        }
+        if loaded > 0 {
+            let length = self.tier.fetch(&path, found.pages, reach);
+            step.transfers.push((id, length));
         }
         let mut hold = self.pool.take(found);
         if self.settings.states.is_some() {

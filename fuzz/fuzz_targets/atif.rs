@@ -1,0 +1,9 @@
+//! Any bytes as an ATIF trajectory: `cargo +nightly fuzz run atif`, with logs of that kind as the corpus.
+#![no_main]
+
+use laptime::trace::read::load_bytes_as;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = load_bytes_as("atif", "fuzz", bytes).expect("the format is known");
+});

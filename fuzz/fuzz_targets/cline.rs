@@ -1,0 +1,9 @@
+//! Any bytes as a Cline or Roo task: `cargo +nightly fuzz run cline`, with logs of that kind as the corpus.
+#![no_main]
+
+use laptime::trace::read::load_bytes_as;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = load_bytes_as("cline", "fuzz", bytes).expect("the format is known");
+});
