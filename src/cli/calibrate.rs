@@ -138,9 +138,7 @@ impl Calibrate {
         });
         runtime()?.block_on(async {
             // An engine that is named is only named if it does not say itself what it is.
-            let wanted = self
-                .way
-                .wanted(url, None, self.served_model.clone(), LIMIT);
+            let wanted = self.way.wanted(url, None, self.served_model.clone(), LIMIT);
             let met = match (meet(&wanted).await, dialect) {
                 (Ok(met), Some(engine)) if met.point().engine.as_deref() == Some("unknown") => {
                     let wanted = Wanted {
@@ -169,9 +167,10 @@ impl Calibrate {
             talk::note(self.quiet, &what);
             let points = points(&met, self.quick, self.quiet).await?;
             let rows = points.iter().zip(1..);
-            Ok(rows
-                .map(|(point, number)| point.row(&of, &met.point().name, number))
-                .collect())
+            Ok::<Vec<Row>, Error>(
+                rows.map(|(point, number)| point.row(&of, &met.point().name, number))
+                    .collect(),
+            )
         })
     }
 
@@ -220,7 +219,9 @@ impl Calibrate {
                 "`laptime list hardware|engines|models` shows names; --catalog adds some",
             )
         };
-        let hardware = decided((who, "hardware"), self.hardware.clone(), said, |of| &of.hardware)?;
+        let hardware = decided((who, "hardware"), self.hardware.clone(), said, |of| {
+            &of.hardware
+        })?;
         let engine = decided((who, "engine"), engine, said, |of| &of.engine)?;
         let known = |of: &Of| {
             of.model
@@ -236,8 +237,7 @@ impl Calibrate {
         let named: Vec<Of> = named.filter(same).cloned().collect();
         let model = decided((who, "model"), self.model.clone(), &named, |of| &of.model)?;
         let profile = catalog.engine(&engine).map_err(unknown)?;
-        let about =
-            |of: &&Of| same(of) && (!known(of) || of.model.as_ref() == Some(&model));
+        let about = |of: &&Of| same(of) && (!known(of) || of.model.as_ref() == Some(&model));
         let said = said.iter().filter(about).find_map(|of| of.version.clone());
         Ok(Measured {
             hardware: catalog.hardware(&hardware).map_err(unknown)?,

@@ -147,8 +147,7 @@ impl Flags {
 impl Asked {
     /// Returns how the engine at `url` is to be asked, by a client that may be late by `limit`.
     pub(super) fn wanted(&self, url: &str, limit: Span) -> Wanted {
-        self.way
-            .wanted(url, self.engine, self.model.clone(), limit)
+        self.way.wanted(url, self.engine, self.model.clone(), limit)
     }
 }
 

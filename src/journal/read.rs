@@ -387,5 +387,6 @@ fn reply_of(line: Line) -> Result<Reply, String> {
         output: Tokens(output_tokens),
         classes,
         parts,
+        bound: None,
     })
 }

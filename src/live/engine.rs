@@ -216,11 +216,7 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
             let version = client.json("/api/version").await.unwrap_or_default();
             identity.version = version["version"].as_str().map(str::to_string);
         }
-        Engine::LmStudio
-        | Engine::MlxLm
-        | Engine::OpenAi
-        | Engine::Laptime
-        | Engine::Unknown => {}
+        Engine::LmStudio | Engine::MlxLm | Engine::OpenAi | Engine::Laptime | Engine::Unknown => {}
     }
 }
 

@@ -110,6 +110,7 @@ impl Measured {
                 client: lasted,
                 ..CallParts::default()
             },
+            bound: None,
         };
         if self.outcome.failed() {
             return reply;

@@ -16,7 +16,7 @@ use crate::units::{Span, Time, Tokens};
 use lap::LapParts;
 use stats::Quantiles;
 use std::collections::BTreeMap;
-pub use summary::{FAILURES, Summary, TokenTotals};
+pub use summary::{Summary, TokenTotals};
 
 /// One call and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -164,8 +164,8 @@ fn told(call: &Value) -> String {
         Value::Null => "unknown".to_string(),
         other => other.to_string(),
     };
-    let lasted = call["finished_s"].as_f64().unwrap_or(0.0)
-        - call["submitted_s"].as_f64().unwrap_or(0.0);
+    let lasted =
+        call["finished_s"].as_f64().unwrap_or(0.0) - call["submitted_s"].as_f64().unwrap_or(0.0);
     format!(
         "{} run {} thread {} lap {}: {} of {} prompt tokens cached, {} of answer, {}, {}",
         call["session"].as_str().unwrap_or_default(),

@@ -311,7 +311,10 @@ mod tests {
             point.row(&Of::default(), "there", 1)
         };
         let first = row(of(Metric::FirstToken), 250.0);
-        assert_eq!((first.what, first.prompt, first.depth), (What::FirstToken, 16, 0));
+        assert_eq!(
+            (first.what, first.prompt, first.depth),
+            (What::FirstToken, 16, 0)
+        );
         assert!((first.seconds - 0.25).abs() < 1e-12);
         // 127 tokens follow the first of 128; the context holds 512 and 16 and that first one by then.
         let decode = row(of(Metric::Decode), 12.7);

@@ -18,8 +18,8 @@ use crate::catalog::{
 };
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
-use crate::rig::power::{CapError, Draw};
 use crate::rig::Rig;
+use crate::rig::power::{CapError, Draw};
 use crate::trace::content::Content;
 use crate::units::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
