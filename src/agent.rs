@@ -4,140 +4,13 @@
 //! to be woken at some moment. Each of its conversations has at most one need outstanding. It knows no clock, no socket
 //! and no hardware, so the simulator and the live client drive the very same one.
 
+mod conduct;
+
 use crate::call::Outcome;
 use crate::event::{GapParts, RunOutcome};
-use crate::trace::{Ending, Gap, Join, Session, Spawn};
+use crate::trace::{Join, Session, Spawn};
 use crate::units::{Span, Time, Tokens};
-
-/// Which recorded waits are replayed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
-    /// All of them; sessions also start when they were recorded to start.
-    Recorded,
-    /// Tools and the client's overhead; people answer at once.
-    Tools,
-    /// None.
-    None,
-}
-
-/// What a run does when a call is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnRefusal {
-    /// It goes on with its next recorded step.
-    Continue,
-    /// It ends.
-    Stop,
-}
-
-/// Which answer the next prompt carries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum History {
-    /// What the model said now, so that its generated prefix stays in the engine's cache.
-    Said,
-    /// What was recorded, which the engine did not generate.
-    Recorded,
-}
-
-/// How often a call that failed for now is made again, and after what pause.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retries {
-    /// How many times at most.
-    pub limit: u32,
-    /// The first pause; each further one is twice as long.
-    pub pause: Span,
-}
-
-/// How agents behave: everything about a replay that is neither recorded nor the rig's doing.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Conduct {
-    /// Which waits are replayed.
-    pub pace: Pace,
-    /// How many times faster than recorded the waits pass.
-    pub pace_scale: f64,
-    /// The longest single wait of a person or of unknown cause.
-    pub idle_cap: Span,
-    /// What a refused call does to its run.
-    pub on_refusal: OnRefusal,
-    /// Which answer the next prompt carries.
-    pub history: History,
-    /// Whether a resumed session finds the beginning of its first prompt in the engine's cache.
-    pub warm_start: bool,
-    /// What to do about calls that fail for now.
-    pub retries: Retries,
-    /// How long what is cached lives after it was last used; nothing where no lifetime ends it.
-    pub cache_lifetime: Option<Span>,
-}
-
-impl Default for Conduct {
-    fn default() -> Conduct {
-        Conduct {
-            pace: Pace::Tools,
-            pace_scale: 1.0,
-            idle_cap: Span(60_000_000_000),
-            on_refusal: OnRefusal::Continue,
-            history: History::Said,
-            warm_start: false,
-            retries: Retries {
-                limit: 3,
-                pause: Span(1_000_000_000),
-            },
-            cache_lifetime: None,
-        }
-    }
-}
-
-impl Conduct {
-    /// Returns how long after the answer a child starts, and how much of the recorded offset the idle cap cut off.
-    ///
-    /// What passed before the child started was not recorded as a tool's doing, so it is a wait of unknown cause.
-    fn offset(&self, spawn: &Spawn) -> (Span, Span) {
-        if self.pace == Pace::None {
-            return (Span::ZERO, Span::ZERO);
-        }
-        let offset = spawn.offset.min(self.idle_cap);
-        (
-            offset.scaled_down(self.pace_scale),
-            spawn.offset.saturating_sub(self.idle_cap),
-        )
-    }
-
-    /// Returns the waits of a gap that are replayed, and how much of them the idle cap cut off.
-    fn waits(&self, gap: &Gap) -> (GapParts, Span) {
-        if self.pace == Pace::None {
-            return (GapParts::default(), Span::ZERO);
-        }
-        let people_answer = self.pace == Pace::Recorded;
-        let unknown_is_tool = gap.after != Ending::EndOfTurn;
-        let mut cut: Span = gap.spawns.iter().map(|spawn| self.offset(spawn).1).sum();
-        let mut capped = |wait: Span| {
-            cut += wait.saturating_sub(self.idle_cap);
-            wait.min(self.idle_cap)
-        };
-        let unknown = if unknown_is_tool || people_answer {
-            capped(gap.unknown)
-        } else {
-            Span::ZERO
-        };
-        let human = if people_answer {
-            capped(gap.human)
-        } else {
-            Span::ZERO
-        };
-        let scaled = |wait: Span| wait.scaled_down(self.pace_scale);
-        let (as_tool, as_wait) = if unknown_is_tool {
-            (unknown, Span::ZERO)
-        } else {
-            (Span::ZERO, unknown)
-        };
-        let parts = GapParts {
-            client: scaled(gap.client),
-            tool: scaled(gap.tool + as_tool),
-            wait: scaled(human + as_wait),
-            subagent: Span::ZERO,
-        };
-        (parts, cut)
-    }
-}
+pub use conduct::{Conduct, History, OnRefusal, Pace, Retries};
 
 /// What an agent is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,6 +30,8 @@ pub enum Input {
         outcome: Outcome,
         /// How long the answer became.
         output: Tokens,
+        /// How long the engine asked to be left alone before the call is made again.
+        retry_after: Option<Span>,
     },
 }
 
@@ -311,7 +186,12 @@ impl Agent {
                 thread,
                 outcome,
                 output,
-            } => self.answered(session, conduct, now, thread, (outcome, output), needs),
+                retry_after,
+            } => {
+                if !self.again(conduct, now, thread, (outcome, retry_after), needs) {
+                    self.answered(session, conduct, now, thread, (outcome, output), needs);
+                }
+            }
         }
         self.note_end(session, needs);
     }
@@ -361,7 +241,32 @@ impl Agent {
         });
     }
 
-    /// A call has ended: it is made again, or its gap begins.
+    /// Returns whether a call that failed for now is made again, and sees to it.
+    fn again(
+        &mut self,
+        conduct: &Conduct,
+        now: Time,
+        thread: u32,
+        (outcome, retry_after): (Outcome, Option<Span>),
+        needs: &mut Vec<Need>,
+    ) -> bool {
+        let one = &mut self.conversations[thread as usize];
+        let again = outcome.passing() && one.attempts < conduct.retries.limit;
+        if !again || self.stopped {
+            return false;
+        }
+        let own = Span(conduct.retries.pause.0 << one.attempts.min(16));
+        let asked = retry_after.unwrap_or_default().min(conduct.retries.longest);
+        one.attempts += 1;
+        one.phase = Phase::Retrying { since: now };
+        needs.push(Need::Wake {
+            thread,
+            at: now + own.max(asked),
+        });
+        true
+    }
+
+    /// A call has ended, and its gap begins.
     fn answered(
         &mut self,
         session: &Session,
@@ -377,16 +282,6 @@ impl Agent {
             Phase::Calling,
             "thread {thread} got an answer it did not ask for"
         );
-        let again = outcome == Outcome::Unavailable && one.attempts < conduct.retries.limit;
-        if again && !self.stopped {
-            let pause = Span(conduct.retries.pause.0 << one.attempts.min(16));
-            one.attempts += 1;
-            one.phase = Phase::Retrying { since: now };
-            return needs.push(Need::Wake {
-                thread,
-                at: now + pause,
-            });
-        }
         one.attempts = 0;
         let step = &session.threads[thread as usize].steps[one.step as usize];
         let stops = outcome.failed() && conduct.on_refusal == OnRefusal::Stop;

@@ -62,6 +62,22 @@ pub enum Outcome {
     RefusedMemory,
     /// Not served for now: the engine was busy or broken, and the same call may succeed later.
     Unavailable,
+    /// Turned away for now: too many requests.
+    Busy,
+    /// The server failed.
+    ServerError,
+    /// No connection could be made.
+    Unreachable,
+    /// The connection broke before the answer began.
+    Reset,
+    /// The answer stopped before it was whole.
+    Cut,
+    /// Nothing came for longer than was allowed.
+    Stalled,
+    /// What came could not be understood.
+    Malformed,
+    /// Turned away for good: the engine did not understand the request, or does not allow it.
+    Rejected,
 }
 
 impl Outcome {
@@ -73,7 +89,49 @@ impl Outcome {
             Outcome::RefusedContext => "refused:context",
             Outcome::RefusedMemory => "refused:memory",
             Outcome::Unavailable => "unavailable",
+            Outcome::Busy => "failed:busy",
+            Outcome::ServerError => "failed:server_error",
+            Outcome::Unreachable => "failed:unreachable",
+            Outcome::Reset => "failed:reset",
+            Outcome::Cut => "failed:cut",
+            Outcome::Stalled => "failed:stalled",
+            Outcome::Malformed => "failed:malformed",
+            Outcome::Rejected => "failed:rejected",
         }
+    }
+
+    /// Returns what the word for it in result documents means, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Outcome::Ok => "answered in full",
+            Outcome::Truncated => "cut short, as the engine's context was full",
+            Outcome::RefusedContext => "longer than the engine's context",
+            Outcome::RefusedMemory => "no room in the engine's memory",
+            Outcome::Unavailable => "the engine was busy or broken",
+            Outcome::Busy => "the engine had too many requests",
+            Outcome::ServerError => "the server failed",
+            Outcome::Unreachable => "no connection could be made",
+            Outcome::Reset => "the connection broke before the answer began",
+            Outcome::Cut => "the answer stopped before it was whole",
+            Outcome::Stalled => "nothing came for longer than was allowed",
+            Outcome::Malformed => "what came could not be understood",
+            Outcome::Rejected => "the engine does not take such a request",
+        }
+    }
+
+    /// Returns the outcome whose word in result documents this is.
+    pub fn from_word(word: &str) -> Option<Outcome> {
+        let all = [Outcome::Ok, Outcome::Truncated].into_iter();
+        all.chain(FAILURES).find(|one| one.word() == word)
+    }
+
+    /// Returns whether the same call may succeed when it is made again.
+    pub fn passing(self) -> bool {
+        self.failed()
+            && !matches!(
+                self,
+                Outcome::RefusedContext | Outcome::RefusedMemory | Outcome::Rejected
+            )
     }
 
     /// Returns whether the call was not answered.
@@ -81,6 +139,21 @@ impl Outcome {
         !matches!(self, Outcome::Ok | Outcome::Truncated)
     }
 }
+
+/// The ways in which a call is not answered.
+pub const FAILURES: [Outcome; 11] = [
+    Outcome::RefusedContext,
+    Outcome::RefusedMemory,
+    Outcome::Unavailable,
+    Outcome::Busy,
+    Outcome::ServerError,
+    Outcome::Unreachable,
+    Outcome::Reset,
+    Outcome::Cut,
+    Outcome::Stalled,
+    Outcome::Malformed,
+    Outcome::Rejected,
+];
 
 /// Computed prompt tokens by why they had to be computed. Each token is in exactly one class.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -240,6 +313,10 @@ pub struct Reply {
     pub first_token: Option<Time>,
     /// When the answer was complete.
     pub finished: Time,
+    /// How long the engine asked to be left alone before the call is made again.
+    pub retry_after: Option<Span>,
+    /// The prompt's length as the engine counted it; the call's own where it did not say.
+    pub prompt: Tokens,
     /// Prompt tokens that were taken from a cache.
     pub cached: Tokens,
     /// Tokens of the answer.
@@ -267,7 +344,7 @@ impl Reply {
         } else {
             assert_eq!(
                 self.cached + self.classes.total(),
-                call.prompt_tokens,
+                self.prompt,
                 "tokens of {:?} do not add up",
                 self.call
             );

@@ -47,6 +47,16 @@ pub enum Error {
         /// The remedy.
         help: Option<String>,
     },
+    /// A replay against a real engine did not come to a valid end.
+    #[error("{what}")]
+    Live {
+        /// What happened.
+        what: String,
+        /// The remedy.
+        help: Option<String>,
+        /// The exit code that says so.
+        exit: Exit,
+    },
     /// A result could not be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -74,6 +84,15 @@ impl Error {
         }
     }
 
+    /// Returns the error for a live replay without a valid end.
+    pub fn live(exit: Exit, what: impl Into<String>) -> Error {
+        Error::Live {
+            what: what.into(),
+            help: None,
+            exit,
+        }
+    }
+
     /// Returns the error for a result that could not be written to `path`.
     pub fn write(path: &Path, source: io::Error) -> Error {
         Error::Write {
@@ -93,7 +112,9 @@ impl Error {
     /// Returns the same error with a remedy.
     #[must_use]
     pub fn with_help(mut self, remedy: impl Into<String>) -> Error {
-        if let Error::Usage { help, .. } | Error::Input { help, .. } = &mut self {
+        if let Error::Usage { help, .. } | Error::Input { help, .. } | Error::Live { help, .. } =
+            &mut self
+        {
             *help = Some(remedy.into());
         }
         self
@@ -102,7 +123,9 @@ impl Error {
     /// Returns the remedy, where there is one.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Error::Usage { help, .. } | Error::Input { help, .. } => help.as_deref(),
+            Error::Usage { help, .. } | Error::Input { help, .. } | Error::Live { help, .. } => {
+                help.as_deref()
+            }
             Error::Write { .. } => None,
         }
     }
@@ -112,6 +135,7 @@ impl Error {
         match self {
             Error::Usage { .. } => Exit::Usage,
             Error::Input { .. } => Exit::Input,
+            Error::Live { exit, .. } => *exit,
             Error::Write { source, .. } => match source.kind() {
                 io::ErrorKind::BrokenPipe => Exit::Done,
                 // The path that was asked for is not one that can be written.

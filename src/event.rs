@@ -58,6 +58,9 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
+    /// Every one.
+    pub const ALL: [RunOutcome; 2] = [RunOutcome::Completed, RunOutcome::Stopped];
+
     /// Returns the word used in result documents.
     pub fn word(self) -> &'static str {
         match self {

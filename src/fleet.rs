@@ -24,6 +24,20 @@ pub enum Share {
     All,
 }
 
+impl Share {
+    /// Every one, in the order of their words.
+    pub const ALL: [Share; 3] = [Share::Head, Share::None, Share::All];
+
+    /// Returns the word for it, as on the command line and in documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Share::Head => "head",
+            Share::None => "none",
+            Share::All => "all",
+        }
+    }
+}
+
 /// How many runs of what, at once.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Plan {
@@ -144,21 +158,32 @@ impl<'t> Fleet<'t> {
 
     /// Wakes everyone due by `now` and appends the calls they make. The only source of calls.
     pub fn advance(&mut self, now: Time, calls: &mut Vec<Call>, sink: &mut impl Sink) {
-        while let Some(&Reverse((at, _, timer, lane))) = self.timers.peek() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            match timer {
-                Timer::Start(run) => self.start(now, run, lane, calls, sink),
-                Timer::Wake(run, thread) => {
-                    // A run that stopped has left its timers behind.
-                    if self.running.contains_key(&run) {
-                        self.tell(now, run, Input::Wake { thread }, calls, sink);
-                    }
+        while self.wake_next(now, calls, sink).is_some() {}
+    }
+
+    /// Does what [`Fleet::advance`] does for the earliest timer alone; returns for when it was set, or nothing when
+    /// none is due.
+    pub fn wake_next(
+        &mut self,
+        now: Time,
+        calls: &mut Vec<Call>,
+        sink: &mut impl Sink,
+    ) -> Option<Time> {
+        let &Reverse((due, _, timer, lane)) = self.timers.peek()?;
+        if due > now {
+            return None;
+        }
+        self.timers.pop();
+        match timer {
+            Timer::Start(run) => self.start(now, run, lane, calls, sink),
+            Timer::Wake(run, thread) => {
+                // A run that stopped has left its timers behind.
+                if self.running.contains_key(&run) {
+                    self.tell(now, run, Input::Wake { thread }, calls, sink);
                 }
             }
         }
+        Some(due)
     }
 
     /// Takes back the end of a call.
@@ -176,6 +201,7 @@ impl<'t> Fleet<'t> {
                 thread,
                 outcome: reply.outcome,
                 output: reply.output,
+                retry_after: reply.retry_after,
             },
             &mut calls,
             sink,

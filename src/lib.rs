@@ -48,6 +48,7 @@ pub mod ids;
 pub mod journal;
 pub mod known;
 pub mod listen;
+pub mod live;
 pub mod measured;
 pub mod metrics;
 pub mod operating_point;

@@ -30,14 +30,11 @@ pub(super) struct Asked {
     #[arg(long, value_name = "PATH", num_args = 1.., help_heading = "Workload")]
     pub(super) trace: Vec<PathBuf>,
     /// HARDWARE/ENGINE[@VERSION]/MODEL to simulate, or `recorded`; may be repeated.
-    #[arg(long, value_name = "RIG", conflicts_with = "url", help_heading = "Rig")]
+    #[arg(long, value_name = "RIG", help_heading = "Rig")]
     pub(super) rig: Vec<String>,
     /// An OpenAI-compatible engine to replay against.
     #[arg(long, value_name = "URL", help_heading = "Rig")]
     pub(super) url: Option<String>,
-    /// The model to ask for at the URL.
-    #[arg(long, value_name = "NAME", requires = "url", help_heading = "Rig")]
-    pub(super) model: Option<String>,
     /// A setting of the engine, rig, agent or costs, such as `engine.prefix_caching=off`, `rig.power_cap_w=300` or `cost.years=4`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = rigs::setting, help_heading = "Rig")]
     pub(super) set: Vec<(String, String)>,
@@ -160,13 +157,20 @@ impl Loaded {
 }
 
 impl Asked {
-    /// Reads traces and catalogue, and the settings of every rig.
+    /// Reads traces and catalogue, and the settings of every rig, for a question that is answered by simulating.
     pub(super) fn load(&self) -> Result<Loaded, Error> {
-        self.check()?;
         if self.url.is_some() {
-            return Err(Error::usage("live replay is not built into this version")
-                .with_help("name a rig to simulate with --rig HARDWARE/ENGINE/MODEL"));
+            return Err(
+                Error::usage("--url is for `replay`; this question is answered by simulating")
+                    .with_help("name a rig with --rig HARDWARE/ENGINE/MODEL, or give the results of live replays to `compare` and `check`"),
+            );
         }
+        self.load_for_replay()
+    }
+
+    /// Reads traces and catalogue, and the settings of every rig; there may be a real engine beside them.
+    pub(super) fn load_for_replay(&self) -> Result<Loaded, Error> {
+        self.check()?;
         let habits = rigs::habits(&self.set)?;
         let prices = rigs::prices(&self.set)?;
         let trace = traces::load(&self.trace, self.block_size, self.quiet)?;

@@ -1,5 +1,7 @@
-//! `laptime calibrate`: measurements to a rig that predicts them.
+//! `laptime calibrate`: measurements, read or made, to a rig that predicts them.
 
+use super::live::{Way, refused, runtime};
+use super::measure::{LIMIT, points};
 use super::output::{self, Target};
 use super::{rigs, talk};
 use crate::catalog::efficiency::Efficiency;
@@ -7,11 +9,13 @@ use crate::catalog::rig::{Calibration, CapturedGraphs, HeldOut, RigProfile};
 use crate::catalog::{Catalog, Hardware, Model};
 use crate::error::Error;
 use crate::known::Trust;
+use crate::live::engine::Engine;
 use crate::measured::{Of, Row, Unreadable, read};
 use crate::report::calibration::Calibrated;
 use crate::report::profile;
 use crate::report::text::counted;
 use crate::study::calibrate::rig::{Fit, Setup, fit};
+use crate::study::live::{Wanted, meet};
 use crate::study::rig::expected;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -22,8 +26,25 @@ use std::path::{Path, PathBuf};
 pub(super) struct Calibrate {
     /// Measurements: output of llama-bench, llama-batched-bench, vllm bench serve, AIPerf or guidellm, results of
     /// this program, or a table as in docs/measurements; told apart by content.
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        required_unless_present = "url",
+        conflicts_with = "url"
+    )]
     from: Vec<PathBuf>,
+    /// An OpenAI-compatible engine to measure instead; nothing else should use it meanwhile.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Measure the most important sizes only, in two minutes instead of ten.
+    #[arg(long, requires = "url")]
+    quick: bool,
+    /// The model to ask for at the URL; its first when absent.
+    #[arg(long, value_name = "NAME", requires = "url", help_heading = "Live")]
+    served_model: Option<String>,
+    #[command(flatten)]
+    way: Way,
     /// The machine that was measured, where the files do not say; only its rows are used.
     #[arg(long, value_name = "NAME")]
     hardware: Option<String>,
@@ -68,8 +89,11 @@ impl Calibrate {
             .with_help("name a file with -o"));
         }
         let catalog = rigs::catalog(&self.catalog)?;
-        let all = self.read()?;
-        let target = self.target(&catalog, &all)?;
+        let all = match &self.url {
+            Some(url) => self.measured(url, &catalog)?,
+            None => self.read()?,
+        };
+        let target = self.target(&catalog, &named(&all))?;
         let rows = self.chosen(&catalog, &target, all)?;
         let (efficiency, from) = expected(target.hardware, &target.engine, target.model, &catalog);
         let fitted = fitted(&target, &efficiency, &rows)?;
@@ -105,6 +129,51 @@ impl Calibrate {
         Ok(())
     }
 
+    /// Measures the engine at `url`, once it is clear what the figures will be about.
+    fn measured(&self, url: &str, catalog: &Catalog) -> Result<Vec<Row>, Error> {
+        let dialect = self.engine.as_deref().and_then(|name| {
+            let name = name.split('@').next().unwrap_or(name);
+            let known = Engine::NAMES.iter().find(|(known, _)| *known == name);
+            known.map(|(_, engine)| *engine)
+        });
+        runtime()?.block_on(async {
+            // An engine that is named is only named if it does not say itself what it is.
+            let wanted = self.way.wanted(url, None, self.served_model.clone(), LIMIT);
+            let met = match (meet(&wanted).await, dialect) {
+                (Ok(met), Some(engine)) if met.point().engine.as_deref() == Some("unknown") => {
+                    let wanted = Wanted {
+                        engine: Some(engine),
+                        ..wanted
+                    };
+                    meet(&wanted).await.map_err(|why| refused(url, why))?
+                }
+                (met, _) => met.map_err(|why| refused(url, why))?,
+            };
+            let point = met.point();
+            let of = Of {
+                hardware: None,
+                engine: point
+                    .engine
+                    .clone()
+                    .filter(|name| catalog.engine(name).is_ok()),
+                version: point.engine_version.clone(),
+                model: point.model.clone(),
+            };
+            let target = self.target(catalog, std::slice::from_ref(&of))?;
+            let what = format!(
+                "measuring {} as {}/{}/{}",
+                point.name, target.hardware.name, target.engine, target.model.name
+            );
+            talk::note(self.quiet, &what);
+            let points = points(&met, self.quick, self.quiet).await?;
+            let rows = points.iter().zip(1..);
+            Ok::<Vec<Row>, Error>(
+                rows.map(|(point, number)| point.row(&of, &met.point().name, number))
+                    .collect(),
+            )
+        })
+    }
+
     fn read(&self) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::new();
         for path in &self.from {
@@ -134,8 +203,12 @@ impl Calibrate {
         Ok(rows)
     }
 
-    /// Finds out what was measured, from the flags and from what the files agree on.
-    fn target<'c>(&self, catalog: &'c Catalog, rows: &[Row]) -> Result<Measured<'c>, Error> {
+    /// Finds out what was measured, from the flags and from what the files or the engine say.
+    fn target<'c>(&self, catalog: &'c Catalog, said: &[Of]) -> Result<Measured<'c>, Error> {
+        let who = match self.url {
+            Some(_) => "the engine does",
+            None => "the files do",
+        };
         let engine = self.engine.as_deref();
         let (engine, version) = match engine.map(|engine| engine.split_once('@')) {
             Some(Some((engine, version))) => (Some(engine.to_string()), Some(version.to_string())),
@@ -146,31 +219,26 @@ impl Calibrate {
                 "`laptime list hardware|engines|models` shows names; --catalog adds some",
             )
         };
-        let hardware = decided("hardware", self.hardware.clone(), rows, |of| &of.hardware)?;
-        let engine = decided("engine", engine, rows, |of| &of.engine)?;
+        let hardware = decided((who, "hardware"), self.hardware.clone(), said, |of| {
+            &of.hardware
+        })?;
+        let engine = decided((who, "engine"), engine, said, |of| &of.engine)?;
         let known = |of: &Of| {
             of.model
                 .as_deref()
                 .is_some_and(|name| catalog.model(name).is_ok())
         };
         // What llama.cpp calls a model is no name of the catalogue.
-        let named: Vec<Row> = rows.iter().filter(|row| known(&row.of)).cloned().collect();
-        let same = |row: &&Row| {
-            row.of
-                .hardware
-                .as_ref()
-                .is_none_or(|name| *name == hardware)
-                && row.of.engine.as_ref().is_none_or(|name| *name == engine)
+        let same = |of: &&Of| {
+            of.hardware.as_ref().is_none_or(|name| *name == hardware)
+                && of.engine.as_ref().is_none_or(|name| *name == engine)
         };
-        let named: Vec<Row> = named.iter().filter(same).cloned().collect();
-        let model = decided("model", self.model.clone(), &named, |of| &of.model)?;
+        let named = said.iter().filter(|of| known(of));
+        let named: Vec<Of> = named.filter(same).cloned().collect();
+        let model = decided((who, "model"), self.model.clone(), &named, |of| &of.model)?;
         let profile = catalog.engine(&engine).map_err(unknown)?;
-        let about =
-            |row: &&Row| same(row) && (!known(&row.of) || row.of.model.as_ref() == Some(&model));
-        let said = rows
-            .iter()
-            .filter(about)
-            .find_map(|row| row.of.version.clone());
+        let about = |of: &&Of| same(of) && (!known(of) || of.model.as_ref() == Some(&model));
+        let said = said.iter().filter(about).find_map(|of| of.version.clone());
         Ok(Measured {
             hardware: catalog.hardware(&hardware).map_err(unknown)?,
             engine: profile.name.clone(),
@@ -239,13 +307,23 @@ impl Calibrate {
     }
 
     fn profile(&self, target: &Measured<'_>, fit: &Fit, rows: &[Row], from: &str) -> RigProfile {
+        let of_place = |name: &String, short: String| {
+            let count = rows.iter().filter(|row| row.file == *name).count();
+            (count > 0).then(|| format!("{}: {}", short, counted(count as u64, "measurement")))
+        };
         let of_file = |path: &PathBuf| {
             let name = path.display().to_string();
-            let count = rows.iter().filter(|row| row.file == name).count();
             let short = Path::new(&name)
                 .file_name()
                 .map_or(name.clone(), |name| name.to_string_lossy().into_owned());
-            (count > 0).then(|| format!("{}: {}", short, counted(count as u64, "measurement")))
+            of_place(&name, short)
+        };
+        let calibrated_on = match (&self.url, rows.first()) {
+            (Some(_), Some(row)) => {
+                let short = format!("{} at {}", target.version, row.file);
+                of_place(&row.file, short).into_iter().collect()
+            }
+            _ => self.from.iter().filter_map(of_file).collect(),
         };
         let captured = if matches!(target.engine.as_str(), "vllm" | "sglang") {
             CapturedGraphs::Vllm
@@ -261,7 +339,7 @@ impl Calibrate {
             trust: Trust::Calibrated,
             default: Calibration {
                 what: "the measurements given to `laptime calibrate`".to_string(),
-                calibrated_on: self.from.iter().filter_map(of_file).collect(),
+                calibrated_on,
                 coefficients: fit.coefficients,
                 priors: fit.priors.clone(),
                 error: Some(HeldOut {
@@ -296,6 +374,11 @@ fn fitted(target: &Measured<'_>, efficiency: &Efficiency, rows: &[Row]) -> Resul
     })
 }
 
+/// Returns what the rows say they are about.
+fn named(rows: &[Row]) -> Vec<Of> {
+    rows.iter().map(|row| row.of.clone()).collect()
+}
+
 fn wrong(error: &Unreadable) -> Error {
     Error::input(error.to_string()).with_help(match error {
         Unreadable::Unknown { .. } => {
@@ -308,21 +391,21 @@ fn wrong(error: &Unreadable) -> Error {
 
 /// Returns the name that was typed, else the one that the rows agree on.
 fn decided(
-    what: &str,
+    (who, what): (&str, &str),
     typed: Option<String>,
-    rows: &[Row],
+    said: &[Of],
     of: fn(&Of) -> &Option<String>,
 ) -> Result<String, Error> {
     if let Some(typed) = typed {
         return Ok(typed);
     }
-    let mut names: Vec<&String> = rows.iter().filter_map(|row| of(&row.of).as_ref()).collect();
+    let mut names: Vec<&String> = said.iter().filter_map(|one| of(one).as_ref()).collect();
     names.sort();
     names.dedup();
     match names.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(
-            Error::usage(format!("the files do not say which {what} was measured"))
+            Error::usage(format!("{who} not say which {what} was measured"))
                 .with_help(format!("name it with --{what}")),
         ),
         several => {

@@ -14,12 +14,16 @@ mod export;
 mod import;
 mod inspect;
 mod list;
+mod live;
+mod measure;
 mod output;
 mod record;
 mod replay;
+mod report;
 mod results;
 mod rigs;
 mod scenario;
+mod selftest;
 mod serve;
 mod size;
 mod sweep;
@@ -69,6 +73,12 @@ enum Command {
     Anonymize(anonymize::Anonymize),
     /// Draw more sessions of the same kind, from presets or from given traces.
     Synth(synth::Synth),
+    /// Measure what a real engine can do, as a table from which a rig is fitted.
+    Measure(measure::Measure),
+    /// Say how well this machine can measure, against an engine of known timing.
+    Selftest(selftest::Selftest),
+    /// Show results again, make a page of them, or a result of a journal.
+    Report(report::Report),
     /// Fit a rig to measurements, and say how far it is off.
     Calibrate(calibrate::Calibrate),
     /// List what rigs can be made of.
@@ -105,6 +115,9 @@ pub fn main() -> Exit {
         Command::Export(command) => command.run().map(|()| Exit::Done),
         Command::Anonymize(command) => command.run().map(|()| Exit::Done),
         Command::Synth(command) => command.run().map(|()| Exit::Done),
+        Command::Measure(command) => command.run().map(|()| Exit::Done),
+        Command::Selftest(command) => command.run().map(|()| Exit::Done),
+        Command::Report(command) => command.run().map(|()| Exit::Done),
         Command::Calibrate(command) => command.run().map(|()| Exit::Done),
         Command::List(command) => command.run().map(|()| Exit::Done),
         Command::Record(command) => command.run(),

@@ -1,6 +1,7 @@
 //! `laptime replay`: recorded sessions, N agents at a time, on one or several rigs.
 
 use super::asked::Asked;
+use super::live;
 use super::output::{self, Target};
 use super::talk::{self, Progress, Watched};
 use crate::error::Error;
@@ -9,6 +10,8 @@ use crate::metrics::FAILURES;
 use crate::report::text::counted;
 use crate::report::{csv, json, text};
 use crate::rig::Rig;
+use crate::study::economy;
+use crate::study::habits::PREFIX;
 use crate::study::replay::{Replay as Replayed, Workload, replay};
 use crate::trace::Trace;
 use clap::Args;
@@ -30,36 +33,49 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(super) struct Replay {
     #[command(flatten)]
-    asked: Asked,
+    pub(super) asked: Asked,
+    #[command(flatten)]
+    pub(super) live: live::Flags,
     /// Write the result document to PATH, or to the standard output for `-`.
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     json: Option<PathBuf>,
     /// Write result.json, calls.csv and the event journal into DIR.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Leave `calls` and `laps` out of the result document.
     #[arg(long, help_heading = "Output")]
-    no_calls: bool,
+    pub(super) no_calls: bool,
 }
 
 impl Replay {
     /// Replays and reports.
     pub(super) fn run(self) -> Result<(), Error> {
-        let loaded = self.asked.load()?;
+        let loaded = self.asked.load_for_replay()?;
         let rigs = loaded.build()?;
         let trace = &loaded.trace;
         let json = self.json.as_deref().map(Target::open).transpose()?;
+        let mut workload = self.asked.workload(&loaded)?;
+        workload.plan.conduct.history = self.live.history();
+        workload.plan.conduct.retries = self.live.retries();
+        if let Some(url) = &self.asked.url {
+            return self.run_live(url, trace, &workload, rigs, json);
+        }
         let folders = self
             .out
             .as_deref()
             .map(|out| open_folders(out, &rigs))
             .transpose()?;
-        let workload = self.asked.workload(&loaded)?;
         let replays = self.on_all(trace, &workload, rigs, folders.as_deref())?;
         for replayed in &replays {
             warn_of_failures(replayed);
         }
         self.deliver(&replays, json, folders.as_deref())
+    }
+
+    /// Returns the first setting that only a simulated rig can have.
+    pub(super) fn settings_of_rigs(&self) -> Option<&(String, String)> {
+        let mut all = self.asked.set.iter();
+        all.find(|(key, _)| !key.starts_with(PREFIX) && !key.starts_with(economy::PREFIX))
     }
 
     /// Replays on every rig, several at the same time; results stand in the order of the rigs.
@@ -107,7 +123,7 @@ impl Replay {
     }
 }
 
-fn on_one<'w>(
+pub(super) fn on_one<'w>(
     trace: &Trace,
     workload: &'w Workload,
     rig: Rig,
@@ -152,7 +168,7 @@ fn open_folders(out: &Path, rigs: &[Rig]) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn warn_of_failures(replayed: &Replayed<'_>) {
+pub(super) fn warn_of_failures(replayed: &Replayed<'_>) {
     let summary = &replayed.metrics.summary;
     if summary.failed_calls == 0 {
         return;
@@ -162,7 +178,7 @@ fn warn_of_failures(replayed: &Replayed<'_>) {
         .zip(&summary.failures)
         .filter(|(_, count)| **count > 0);
     let whys: Vec<String> = whys
-        .map(|(outcome, count)| format!("{count} {} ({})", outcome.word(), meaning(*outcome)))
+        .map(|(outcome, count)| format!("{count} {} ({})", outcome.word(), outcome.meaning()))
         .collect();
     talk::warning(&format!(
         "{}: {} of {} failed: {}",
@@ -171,14 +187,4 @@ fn warn_of_failures(replayed: &Replayed<'_>) {
         counted(summary.calls.into(), "call"),
         whys.join(", ")
     ));
-}
-
-fn meaning(outcome: crate::call::Outcome) -> &'static str {
-    use crate::call::Outcome;
-    match outcome {
-        Outcome::RefusedContext => "longer than the engine's context",
-        Outcome::RefusedMemory => "no room in the engine's memory",
-        Outcome::Unavailable => "the engine was busy or broken",
-        Outcome::Ok | Outcome::Truncated => "answered",
-    }
 }

@@ -8,6 +8,7 @@ pub mod lap;
 pub mod stats;
 mod summary;
 
+pub use crate::call::FAILURES;
 use crate::call::{BoundBy, Call, CallParts, Outcome, Reply, TokenClasses};
 use crate::event::{Event, GapParts, LapKey, RunOutcome, Sink};
 use crate::ids::{CallId, LaneId, RunId};
@@ -15,7 +16,7 @@ use crate::units::{Span, Time, Tokens};
 use lap::LapParts;
 use stats::Quantiles;
 use std::collections::BTreeMap;
-pub use summary::{FAILURES, Summary, TokenTotals};
+pub use summary::{Summary, TokenTotals};
 
 /// One call and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,6 +180,7 @@ impl PackedCall {
         self.admitted = reply.admitted.map_or(NO_TIME, |at| at.0);
         self.first_token = reply.first_token.map_or(NO_TIME, |at| at.0);
         self.parts = reply.parts;
+        self.prompt = small(reply.prompt);
         self.cached = small(reply.cached);
         self.output = small(reply.output);
         self.new = small(reply.classes.new);

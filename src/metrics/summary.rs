@@ -2,7 +2,7 @@
 
 use super::lap::{Binds, Bottleneck, LapParts};
 use super::stats::Quantiles;
-use crate::call::{BoundBy, Outcome, TokenClasses};
+use crate::call::{BoundBy, FAILURES, TokenClasses};
 use crate::units::{Joules, Money, Span, Tokens};
 
 /// Sums of tokens.
@@ -64,13 +64,6 @@ pub struct Summary {
     /// What it cost, where known.
     pub cost: Option<Money>,
 }
-
-/// The ways in which a call is not answered.
-pub const FAILURES: [Outcome; 3] = [
-    Outcome::RefusedContext,
-    Outcome::RefusedMemory,
-    Outcome::Unavailable,
-];
 
 /// Returns what took the most time; of equals the first. Nothing when no time passed.
 fn longest(spans: impl Iterator<Item = (Binds, Span)>) -> Option<Binds> {

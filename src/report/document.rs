@@ -145,19 +145,16 @@ struct SpreadIn {
 #[derive(Deserialize)]
 struct TotalsIn {
     prompt: u64,
-    cached: u64,
+    /// Null where a real engine does not tell it, as all that follows from it; counted as none.
+    cached: Option<u64>,
     cached_optimal: Option<u64>,
     cached_unbounded: Option<u64>,
-    computed: u64,
+    computed: Option<u64>,
     output: u64,
-    #[serde(default)]
-    new: u64,
-    #[serde(default)]
-    reread_evicted: u64,
-    #[serde(default)]
-    reread_uncached: u64,
-    #[serde(default)]
-    reread_broken: u64,
+    new: Option<u64>,
+    reread_evicted: Option<u64>,
+    reread_uncached: Option<u64>,
+    reread_broken: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -281,8 +278,8 @@ impl PointIn {
 
 impl WorkloadIn {
     fn read(self, seed: u64, mut sessions: Vec<String>) -> Result<Workload, String> {
-        let shares = [Share::Head, Share::None, Share::All].map(|it| (super::share_word(it), it));
-        let paces = [Pace::Recorded, Pace::Tools, Pace::None].map(|it| (super::pace_word(it), it));
+        let shares = [Share::Head, Share::None, Share::All].map(|it| (it.word(), it));
+        let paces = [Pace::Recorded, Pace::Tools, Pace::None].map(|it| (it.word(), it));
         let default = Conduct::default();
         let habits: Vec<_> = self.settings.clone().into_iter().collect();
         let habits =
@@ -385,17 +382,17 @@ impl SummaryIn {
             itl: self.itl_s.read("summary.itl_s")?,
             tokens: TokenTotals {
                 prompt: Tokens(tokens.prompt),
-                cached: Tokens(tokens.cached),
+                cached: Tokens(tokens.cached.unwrap_or(0)),
                 cached_optimal: tokens.cached_optimal.map(Tokens),
                 cached_unbounded: tokens.cached_unbounded.map(Tokens),
-                computed: Tokens(tokens.computed),
+                computed: Tokens(tokens.computed.unwrap_or(0)),
                 output: Tokens(tokens.output),
             },
             classes: TokenClasses {
-                new: Tokens(tokens.new),
-                evicted: Tokens(tokens.reread_evicted),
-                uncached: Tokens(tokens.reread_uncached),
-                broken: Tokens(tokens.reread_broken),
+                new: Tokens(tokens.new.unwrap_or(0)),
+                evicted: Tokens(tokens.reread_evicted.unwrap_or(0)),
+                uncached: Tokens(tokens.reread_uncached.unwrap_or(0)),
+                broken: Tokens(tokens.reread_broken.unwrap_or(0)),
             },
             parts: lap_parts(&self.parts_s)?,
             bound: self.bound_s.as_ref().map(bound_by).transpose()?,

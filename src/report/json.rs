@@ -4,14 +4,14 @@
 //! in the order asked. Rows are written one at a time and one a line; nothing is gathered in memory. Seconds are exact
 //! to the nanosecond; unknown is null.
 
-use super::{pace_word, share_word};
+mod economy;
+mod live;
+
 use crate::call::{CallParts, TokenClasses};
 use crate::metrics::lap::{Binds, LapParts};
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{CallRow, LapRow, RunRow, Summary};
 use crate::operating_point::OperatingPoint;
-use crate::rig::power::Energy;
-use crate::study::economy::Economy;
 use crate::study::replay::{Replay, Workload};
 use crate::units::{Joules, Span, Time};
 use serde::{Serialize, Serializer};
@@ -72,21 +72,33 @@ impl Serialize for Document<'_> {
         let replay = self.replay;
         let metrics = &replay.metrics;
         let name = |run| replay.workload.sessions[metrics.session_of(run)].as_str();
-        let mut document = serializer.serialize_struct("Document", 11)?;
+        let mut document = serializer.serialize_struct("Document", 12)?;
         document.serialize_field("schema", RESULT)?;
         document.serialize_field("laptime_version", env!("CARGO_PKG_VERSION"))?;
         document.serialize_field("seed", &replay.workload.seed)?;
         document.serialize_field("operating_point", &point(&replay.point))?;
         document.serialize_field("workload", &workload(replay.workload, &metrics.summary))?;
-        document.serialize_field("summary", &summary(&metrics.summary))?;
-        document.serialize_field("energy", &replay.energy.as_ref().map(energy))?;
-        document.serialize_field("economy", &economy(&replay.economy))?;
+        document.serialize_field("summary", &summary(replay))?;
+        document.serialize_field("energy", &replay.energy.as_ref().map(economy::energy))?;
+        document.serialize_field("economy", &economy::economy(&replay.economy))?;
+        if let Some(notes) = &replay.live {
+            let conduct = &replay.workload.plan.conduct;
+            document.serialize_field("live", &live::live(notes, conduct))?;
+        }
         let runs = metrics.runs.iter().map(|row| run(row, name(row.run)));
         document.serialize_field("runs", &Rows(|| runs.clone()))?;
         if self.rows {
             let laps = || metrics.laps().map(|row| lap(&row, name(row.lap.run)));
             document.serialize_field("laps", &Rows(laps))?;
-            let calls = || metrics.calls().map(|row| call(&row, name(row.lap.run)));
+            let whole = |out| match &replay.live {
+                Some(notes) => live::complete(out, notes),
+                None => out,
+            };
+            let calls = || {
+                metrics
+                    .calls()
+                    .map(|row| whole(call(&row, name(row.lap.run))))
+            };
             document.serialize_field("calls", &Rows(calls))?;
         }
         document.end()
@@ -165,15 +177,12 @@ fn workload<'a>(workload: &'a Workload, summary: &Summary) -> WorkloadOut<'a> {
         sessions: workload.sessions.len(),
         agents: workload.plan.agents,
         runs: workload.runs,
-        share: share_word(workload.plan.share),
-        pace: pace_word(conduct.pace),
+        share: workload.plan.share.word(),
+        pace: conduct.pace.word(),
         pace_scale: conduct.pace_scale,
         idle_cap_s: conduct.idle_cap.secs(),
         idle_cut_s: summary.idle_cut.secs(),
-        on_refusal: match conduct.on_refusal {
-            crate::agent::OnRefusal::Continue => "continue",
-            crate::agent::OnRefusal::Stop => "stop",
-        },
+        on_refusal: conduct.on_refusal.word(),
         warm_start: conduct.warm_start,
         settings: &workload.settings,
     }
@@ -219,21 +228,21 @@ impl Serialize for Spread {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Classes {
-    new: u64,
-    reread_evicted: u64,
-    reread_uncached: u64,
-    reread_broken: u64,
+    new: Option<u64>,
+    reread_evicted: Option<u64>,
+    reread_uncached: Option<u64>,
+    reread_broken: Option<u64>,
 }
 
 impl From<&TokenClasses> for Classes {
     fn from(classes: &TokenClasses) -> Classes {
         Classes {
-            new: classes.new.0,
-            reread_evicted: classes.evicted.0,
-            reread_uncached: classes.uncached.0,
-            reread_broken: classes.broken.0,
+            new: Some(classes.new.0),
+            reread_evicted: Some(classes.evicted.0),
+            reread_uncached: Some(classes.uncached.0),
+            reread_broken: Some(classes.broken.0),
         }
     }
 }
@@ -241,10 +250,10 @@ impl From<&TokenClasses> for Classes {
 #[derive(Serialize)]
 struct Totals {
     prompt: u64,
-    cached: u64,
+    cached: Option<u64>,
     cached_optimal: Option<u64>,
     cached_unbounded: Option<u64>,
-    computed: u64,
+    computed: Option<u64>,
     output: u64,
     #[serde(flatten)]
     classes: Classes,
@@ -271,75 +280,10 @@ struct SummaryOut {
     cost_usd: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct EnergyOut {
-    counts: &'static str,
-    trust: &'static str,
-    prefill_wh: f64,
-    decode_wh: f64,
-    attention_wh: f64,
-    idle_wh: f64,
-}
-
-fn energy(energy: &Energy) -> EnergyOut {
-    EnergyOut {
-        counts: energy.covers.word(),
-        trust: energy.trust.word(),
-        prefill_wh: energy.prefill.watt_hours(),
-        decode_wh: energy.decode.watt_hours(),
-        attention_wh: energy.attention.watt_hours(),
-        idle_wh: energy.idle.watt_hours(),
-    }
-}
-
-#[derive(Serialize)]
-struct Bought<'a> {
-    usd: f64,
-    date: Option<&'a str>,
-    source: &'a str,
-    trust: &'static str,
-}
-
-#[derive(Serialize)]
-struct Api {
-    usd: f64,
-    break_even_runs: Option<f64>,
-    break_even_days: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct EconomyOut<'a> {
-    prices: std::collections::BTreeMap<String, f64>,
-    hardware: Option<Bought<'a>>,
-    electricity_usd: Option<f64>,
-    hardware_usd: Option<f64>,
-    usd_per_run: Option<f64>,
-    usd_per_mtok: Option<f64>,
-    api: Option<Api>,
-}
-
-fn economy(economy: &Economy) -> EconomyOut<'_> {
-    EconomyOut {
-        prices: economy.prices.settings(),
-        hardware: economy.hardware.as_ref().map(|bought| Bought {
-            usd: bought.amount.0,
-            date: bought.date.as_deref(),
-            source: &bought.source,
-            trust: bought.trust.word(),
-        }),
-        electricity_usd: economy.electricity.map(|money| money.0),
-        hardware_usd: economy.hardware_share.map(|money| money.0),
-        usd_per_run: economy.per_run.map(|money| money.0),
-        usd_per_mtok: economy.per_mtok.map(|money| money.0),
-        api: economy.api.map(|api| Api {
-            usd: api.total.0,
-            break_even_runs: api.break_even_runs,
-            break_even_days: api.break_even_days,
-        }),
-    }
-}
-
-fn summary(summary: &Summary) -> SummaryOut {
+fn summary(replay: &Replay<'_>) -> SummaryOut {
+    let summary = &replay.metrics.summary;
+    // Unknown is null: one call of which it is not known leaves the sum unknown.
+    let told = replay.live.as_ref().is_none_or(|live| live.tells_cached());
     SummaryOut {
         wall_s: summary.wall.secs(),
         model_s: summary.model.secs(),
@@ -354,12 +298,16 @@ fn summary(summary: &Summary) -> SummaryOut {
         itl_s: Spread(summary.itl),
         tokens: Totals {
             prompt: summary.tokens.prompt.0,
-            cached: summary.tokens.cached.0,
+            cached: told.then_some(summary.tokens.cached.0),
             cached_optimal: summary.tokens.cached_optimal.map(|tokens| tokens.0),
             cached_unbounded: summary.tokens.cached_unbounded.map(|tokens| tokens.0),
-            computed: summary.tokens.computed.0,
+            computed: told.then_some(summary.tokens.computed.0),
             output: summary.tokens.output.0,
-            classes: (&summary.classes).into(),
+            classes: if told {
+                (&summary.classes).into()
+            } else {
+                Classes::default()
+            },
         },
         parts_s: (&summary.parts).into(),
         bound_s: summary.bound.map(|bound| Parts(bound.named())),
@@ -431,8 +379,8 @@ struct CallOut<'a> {
     lap: u32,
     parent_call: Option<u32>,
     prompt_tokens: u64,
-    cached_tokens: u64,
-    computed_tokens: u64,
+    cached_tokens: Option<u64>,
+    computed_tokens: Option<u64>,
     output_tokens: u64,
     submitted_s: f64,
     admitted_s: Option<f64>,
@@ -440,7 +388,9 @@ struct CallOut<'a> {
     finished_s: f64,
     outcome: &'static str,
     parts_s: Parts<9>,
-    tokens: Classes,
+    tokens: Option<Classes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wire: Option<live::WireOut>,
 }
 
 fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
@@ -452,8 +402,8 @@ fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
         lap: row.lap.lap,
         parent_call: row.parent.map(|call| call.0),
         prompt_tokens: row.prompt.0,
-        cached_tokens: row.cached.0,
-        computed_tokens: row.computed().0,
+        cached_tokens: Some(row.cached.0),
+        computed_tokens: Some(row.computed().0),
         output_tokens: row.output.0,
         submitted_s: row.submitted.secs(),
         admitted_s: row.admitted.map(Time::secs),
@@ -461,7 +411,8 @@ fn call<'a>(row: &CallRow, session: &'a str) -> CallOut<'a> {
         finished_s: row.finished.secs(),
         outcome: row.outcome.word(),
         parts_s: (&row.parts).into(),
-        tokens: (&row.classes).into(),
+        tokens: Some((&row.classes).into()),
+        wire: None,
     }
 }
 

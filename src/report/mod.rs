@@ -10,30 +10,13 @@ pub mod claims;
 pub mod csv;
 pub mod document;
 mod expense;
+pub mod html;
 pub mod inspection;
 pub mod json;
+pub mod live;
 pub mod profile;
 pub mod rows;
+pub mod selftest;
+pub mod shown;
 pub mod table;
 pub mod text;
-
-use crate::agent::Pace;
-use crate::fleet::Share;
-
-/// Returns the word for what runs have in common, as on the command line.
-pub fn share_word(share: Share) -> &'static str {
-    match share {
-        Share::Head => "head",
-        Share::None => "none",
-        Share::All => "all",
-    }
-}
-
-/// Returns the word for which waits are replayed, as on the command line.
-pub fn pace_word(pace: Pace) -> &'static str {
-    match pace {
-        Pace::Recorded => "recorded",
-        Pace::Tools => "tools",
-        Pace::None => "none",
-    }
-}

@@ -5,7 +5,6 @@
 
 use super::expense;
 use super::table::{Align, Cell, Look, Table, bar, clipped, painted, wrapped};
-use super::{pace_word, share_word};
 use crate::metrics::lap::{Binds, Bottleneck, LapParts};
 use crate::metrics::stats::Quantiles;
 use crate::metrics::{FAILURES, LapRow, Summary};
@@ -53,6 +52,10 @@ fn one(replay: &Replay<'_>, look: Look, alone: bool) -> String {
     text.push('\n');
     text += &answer(summary);
     text += &known(&replay.point, look);
+    if let Some(notes) = &replay.live {
+        text.push('\n');
+        text += &super::live::section(notes, look);
+    }
     text.push('\n');
     text += &where_time_went(&summary.parts, look);
     text.push('\n');
@@ -71,8 +74,8 @@ fn workload_line(workload: &Workload) -> String {
         counted(workload.plan.agents.into(), "agent"),
         counted(workload.runs.into(), "run"),
         counted(workload.sessions.len() as u64, "session"),
-        share_word(workload.plan.share),
-        pace_word(conduct.pace),
+        workload.plan.share.word(),
+        conduct.pace.word(),
     )
 }
 

@@ -327,6 +327,8 @@ impl Book {
         let (submitted, finished) = (seq.submitted.time(), at.max(seq.submitted).time());
         Reply {
             call: seq.call.id,
+            retry_after: None,
+            prompt: seq.call.prompt_tokens,
             outcome,
             submitted,
             admitted: None,
@@ -384,6 +386,8 @@ impl Seq {
         let parts = self.parts(finished - submitted);
         Reply {
             call: self.call.id,
+            retry_after: None,
+            prompt: self.call.prompt_tokens,
             outcome: if self.generated < self.call.output_tokens.0 {
                 Outcome::Truncated
             } else {

@@ -99,6 +99,8 @@ impl Backend for Recorded {
         let reply = Reply {
             bound: None,
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome: Outcome::Ok,
             submitted: now,
             admitted: Some(now),

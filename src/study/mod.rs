@@ -11,6 +11,8 @@ pub mod explain;
 pub mod figures;
 pub mod gate;
 pub mod habits;
+pub mod live;
+pub mod measure;
 pub mod replay;
 pub mod rig;
 pub mod sample;

@@ -5,6 +5,7 @@
 
 use super::bound::Served;
 use super::economy::{Economy, Prices};
+use super::live::LiveNotes;
 use crate::event::{Event, Sink};
 use crate::fleet::{Fleet, Plan};
 use crate::metrics::{Metrics, RunMetrics};
@@ -84,6 +85,8 @@ pub struct Replay<'w> {
     pub energy: Option<Energy>,
     /// What it cost.
     pub economy: Economy,
+    /// What is told of a live replay beside them.
+    pub live: Option<Box<LiveNotes>>,
 }
 
 /// Hands every event to two sinks.
@@ -136,5 +139,6 @@ pub fn replay<'w>(
         metrics,
         energy,
         economy,
+        live: None,
     }
 }

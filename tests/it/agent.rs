@@ -47,6 +47,8 @@ impl Backend for Table {
         self.flying.push(Reply {
             bound: None,
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome,
             submitted: now,
             admitted: None,
@@ -396,6 +398,7 @@ fn calls_that_fail_for_now_are_made_again_after_longer_and_longer_pauses() {
     let retries = Retries {
         limit: 3,
         pause: ms(100),
+        ..Conduct::default().retries
     };
     let conduct = Conduct {
         retries,

@@ -95,6 +95,8 @@ impl Chance {
         Reply {
             bound: None,
             call: call.id,
+            retry_after: None,
+            prompt: call.prompt_tokens,
             outcome: Outcome::Ok,
             submitted: now,
             admitted: Some(now + parts.client),
@@ -117,6 +119,8 @@ fn failed(now: Time, call: &Call, outcome: Outcome) -> Reply {
     Reply {
         bound: None,
         call: call.id,
+        retry_after: None,
+        prompt: call.prompt_tokens,
         outcome,
         submitted: now,
         admitted: None,

@@ -3,6 +3,7 @@
 //! Besides validity it is checked that every field a document has is described, so that the schema cannot fall behind.
 
 use crate::cli::{Lab, TRACE};
+use crate::faulty::{Act, Faulty};
 use serde_json::Value;
 
 fn schema() -> Value {
@@ -124,6 +125,27 @@ fn results_are_as_the_schema_describes_them() {
         input,
         "--set",
         output,
+    ]);
+}
+
+#[test]
+fn live_results_are_as_the_schema_describes_them() {
+    let faulty = Faulty::start(|number| match number {
+        9 => Act::Half,
+        10 => Act::Close,
+        _ => Act::Answer,
+    });
+    let url = faulty.url();
+    valid(&["--url", &url, "--pace", "none", "--max-client-lag", "60s"]);
+    valid(&[
+        "--url",
+        &url,
+        "--rig",
+        "recorded",
+        "--pace",
+        "none",
+        "--max-client-lag",
+        "60s",
     ]);
 }
 

@@ -312,6 +312,7 @@ fn plan(dice: &mut Dice, trace: &Trace) -> Plan {
         retries: Retries {
             limit: 2,
             pause: Span(5_000_000),
+            ..Conduct::default().retries
         },
         cache_lifetime: dice.percent(15).then_some(Span(400_000_000)),
     };

@@ -43,7 +43,8 @@ pub(super) struct CallIn {
     lap: u32,
     parent_call: Option<u32>,
     prompt_tokens: u64,
-    cached_tokens: u64,
+    /// Null where a real engine does not tell it; counted as none.
+    cached_tokens: Option<u64>,
     output_tokens: u64,
     submitted_s: f64,
     admitted_s: Option<f64>,
@@ -51,15 +52,15 @@ pub(super) struct CallIn {
     finished_s: f64,
     outcome: String,
     parts_s: BTreeMap<String, f64>,
-    tokens: ClassesIn,
+    tokens: Option<ClassesIn>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone, Copy, Default)]
 struct ClassesIn {
-    new: u64,
-    reread_evicted: u64,
-    reread_uncached: u64,
-    reread_broken: u64,
+    new: Option<u64>,
+    reread_evicted: Option<u64>,
+    reread_uncached: Option<u64>,
+    reread_broken: Option<u64>,
 }
 
 impl RunIn {
@@ -196,7 +197,10 @@ impl CallIn {
                 finished.since(submitted)
             ));
         }
-        if self.cached_tokens > self.prompt_tokens {
+        let cached = self.cached_tokens.unwrap_or(0);
+        let classes = self.tokens.unwrap_or_default();
+        let tokens = |count: Option<u64>| Tokens(count.unwrap_or(0));
+        if cached > self.prompt_tokens {
             return Err(format!("{what} has more cached than prompt tokens"));
         }
         Ok(CallRow {
@@ -208,13 +212,13 @@ impl CallIn {
             },
             parent: self.parent_call.map(CallId),
             prompt: Tokens(self.prompt_tokens),
-            cached: Tokens(self.cached_tokens),
+            cached: Tokens(cached),
             output: Tokens(self.output_tokens),
             classes: TokenClasses {
-                new: Tokens(self.tokens.new),
-                evicted: Tokens(self.tokens.reread_evicted),
-                uncached: Tokens(self.tokens.reread_uncached),
-                broken: Tokens(self.tokens.reread_broken),
+                new: tokens(classes.new),
+                evicted: tokens(classes.reread_evicted),
+                uncached: tokens(classes.reread_uncached),
+                broken: tokens(classes.reread_broken),
             },
             submitted,
             admitted: maybe(self.admitted_s, &what)?,
