@@ -5,7 +5,7 @@ use super::talk;
 use crate::error::Error;
 use crate::journal;
 use crate::report::json::{RESULT, RESULTS};
-use crate::report::{document, html, json, text};
+use crate::report::{html, json, shown, text};
 use crate::study::live::{Recovered, recovered};
 use clap::Args;
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl Report {
         }
         let results = found.iter().map(value).collect::<Result<Vec<Value>, _>>()?;
         if let Some(json) = json {
-            json.write(|mut out| document::write(&mut out, &results))?;
+            json.write(|mut out| shown::write(&mut out, &results))?;
         }
         if let Some(page) = page {
             let text = html::page(&results);
@@ -67,7 +67,7 @@ impl Report {
         for (found, result) in found.iter().zip(&results) {
             told += &match found {
                 Found::Journal(recovered) => text::render(&[recovered.replay()], output::look()),
-                Found::Result(_) => document::render(result),
+                Found::Result(_) => shown::render(result),
             };
         }
         output::print(&told)

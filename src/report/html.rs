@@ -1,6 +1,6 @@
 //! Results as a page that needs nothing beside it: figures, where the time went, and every call on a line of time.
 
-use super::document::{figures, parts, seconds, title};
+use super::shown::{figures, parts, seconds, title};
 use serde_json::Value;
 use std::fmt::Write as _;
 

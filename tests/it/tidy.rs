@@ -63,7 +63,7 @@ const SERIALISES: [&str; 27] = [
     "report/json",
     "report/selftest.rs",
     "report/catalog.rs",
-    "report/document.rs",
+    "report/shown.rs",
     "report/html.rs",
     "report/claims.rs",
     "report/inspection.rs",
