@@ -8,6 +8,7 @@ pub mod calibration;
 pub mod catalog;
 pub mod claims;
 pub mod csv;
+pub mod document;
 mod expense;
 pub mod html;
 pub mod inspection;
