@@ -78,6 +78,7 @@ fn explained(sessions: &[Planted], settings: &[(&str, &str)]) -> Explained {
     let ground = Ground {
         trace: &trace,
         habits: BTreeMap::new(),
+        prices: laptime::study::economy::Prices::default(),
         catalog: &catalog,
         seed: 0,
     };

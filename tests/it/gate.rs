@@ -25,6 +25,7 @@ fn measured(runs: u32) -> Figures {
     let ground = Ground {
         trace: &trace,
         habits: BTreeMap::new(),
+        prices: laptime::study::economy::Prices::default(),
         catalog: &catalog,
         seed: 0,
     };
