@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the bottom; a module may use lower layers, itself, and what is listed beside it.
-const LAYERS: [(u8, &str, &[&str]); 30] = [
+const LAYERS: [(u8, &str, &[&str]); 31] = [
     (0, "ids", &[]),
     (0, "known", &[]),
     (0, "rng", &[]),
