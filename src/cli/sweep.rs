@@ -8,7 +8,7 @@ use super::rigs;
 use super::talk::{self, Tried};
 use crate::error::{Error, Exit};
 use crate::fleet::Plan;
-use crate::metrics::lap::Bottleneck;
+use crate::metrics::lap::Binds;
 use crate::report::rows::{self, Column, Rows};
 use crate::report::table::{Align, Cell, Table};
 use crate::report::text::counted;
@@ -323,7 +323,7 @@ fn row(cell: usize, planned: &Planned, grounds: &[Loaded], figures: &[Figure]) -
             } else {
                 "ok"
             };
-            let binds = found.summary.parts.binds().map_or("", Bottleneck::word);
+            let binds = found.summary.mostly().map_or("", Binds::name);
             row.extend([status, found.point.trust.word(), binds].map(ToString::to_string));
             let values = sweep::values(&found, figures).into_iter();
             row.extend(values.map(|value| value.map_or(String::new(), |value| value.to_string())));

@@ -92,6 +92,19 @@ impl Summary {
         longest(self.bounds()?.into_iter())
     }
 
+    /// Returns what binds: by the rig's own accounts, or by the parts of laps where it keeps none, as one that is not
+    /// simulated.
+    pub fn mostly(&self) -> Option<Binds> {
+        let by_parts = || self.parts.binds().map(Binds::Other);
+        self.binds().or_else(by_parts)
+    }
+
+    /// Returns the same of what depends on the rig alone.
+    pub fn mostly_on_rig(&self) -> Option<Binds> {
+        let by_parts = || self.parts.binds_on_rig().map(Binds::Other);
+        self.binds_on_rig().or_else(by_parts)
+    }
+
     fn bounds(&self) -> Option<[(Binds, Span); 8]> {
         let bound = self.bound?;
         Some(bound.named().map(|(name, span)| (Binds::Rig(name), span)))

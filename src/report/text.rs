@@ -193,7 +193,7 @@ fn where_time_went(parts: &LapParts, look: Look) -> String {
 }
 
 /// What the calls of all threads were waiting for, by the rig's own accounts.
-fn what_bound(summary: &Summary, look: Look) -> String {
+pub(super) fn what_bound(summary: &Summary, look: Look) -> String {
     let Some(bound) = summary.bound else {
         return String::new();
     };
@@ -400,12 +400,9 @@ fn column(replay: &Replay<'_>) -> Vec<Cell> {
     ] {
         cells.push(share(spent(parts, what)));
     }
-    let words = |told: Option<Binds>, else_part: Option<Bottleneck>| {
-        let part = else_part.map_or(UNKNOWN, Bottleneck::word);
-        Cell::from(told.map_or(part, Binds::words)).styled(TITLE)
-    };
-    cells.push(words(summary.binds(), parts.binds()));
-    cells.push(words(summary.binds_on_rig(), parts.binds_on_rig()));
+    for told in [summary.mostly(), summary.mostly_on_rig()] {
+        cells.push(Cell::from(told.map_or(UNKNOWN, Binds::words)).styled(TITLE));
+    }
     cells.extend(expense::column(replay).map(Cell::from));
     let refused = Cell::from(summary.failed_calls);
     cells.push(if summary.failed_calls > 0 {

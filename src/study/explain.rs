@@ -14,7 +14,7 @@ use super::sample::{FEWEST_RUNS, Pairs};
 use super::target::Figure;
 use crate::fleet::Plan;
 use crate::known::Trust;
-use crate::metrics::lap::{Bottleneck, LapParts};
+use crate::metrics::lap::LapParts;
 use crate::operating_point::OperatingPoint;
 use crate::units::Span;
 use rayon::prelude::*;
@@ -172,8 +172,6 @@ pub struct Explained {
     /// Where the time of all conversations' laps went, standing still for sub-agents aside; of the main ones alone, with
     /// it, where a document left the rows out.
     pub parts: LapParts,
-    /// What takes the most of it.
-    pub binds: Option<Bottleneck>,
     /// What is to blame, worst first.
     pub causes: Vec<Effect<Cause>>,
     /// What could be changed, most helpful first.
@@ -193,7 +191,6 @@ pub fn told_by(base: Figures) -> Explained {
         parts
     });
     Explained {
-        binds: parts.binds(),
         parts,
         slow: blame::slowest(&base, 5),
         causes: Vec::new(),

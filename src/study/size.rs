@@ -9,6 +9,7 @@ use super::figures::{Figures, Ground, RigSpec};
 use super::rig::RigError;
 use super::target::Target;
 use crate::fleet::Plan;
+use crate::metrics::lap::Binds;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -142,15 +143,9 @@ impl Sized {
         next.map(|(size, figures)| (*size, figures))
     }
 
-    /// Returns the change that brings the failing size closest to its target, where it helps at all.
-    pub fn binds(&self) -> Option<Lever> {
-        let (_, edge) = self
-            .search
-            .strains
-            .range(self.best().map_or(1, |(best, _)| best + 1)..)
-            .next()?;
-        let (lever, strain) = self.beyond.first()?;
-        (*strain < edge * 0.995).then_some(*lever)
+    /// Returns what binds at the smallest size beyond the best.
+    pub fn binds(&self) -> Option<Binds> {
+        self.edge()?.1.summary.mostly_on_rig()
     }
 }
 

@@ -405,3 +405,58 @@ fn a_sweep_that_was_killed_goes_on_to_the_same_bytes() {
         other.stderr
     );
 }
+
+#[test]
+fn what_binds_and_what_it_costs_are_told_in_one_way() {
+    let args = ["--trace", TRACE, "--rig", RIG, "-q", "--json=-"];
+    let price = [
+        "--set=cost.electricity_usd_kwh=0.4",
+        "--set=cost.hardware_usd=25000",
+    ];
+    let with = |more: &[&str]| {
+        let all: Vec<&str> = more.iter().chain(&price).chain(&args).copied().collect();
+        Lab::new().run(&all).json()
+    };
+    let replayed = with(&["replay", "--agents=2"]);
+    let explained = with(&["explain", "--agents=2"]);
+    assert!(replayed["summary"]["binds"].is_string());
+    for (ours, summary) in [("binds", "binds"), ("bound_s", "bound_s")] {
+        assert_eq!(explained[ours], replayed["summary"][summary]);
+    }
+    let sized = with(&["size", "--target=failed_calls<=0", "--max=2"]);
+    let two = &sized["rigs"][0]["curve"][1];
+    assert_eq!(two["agents"], 2);
+    let runs = replayed["summary"]["runs"].as_f64().unwrap();
+    for (ours, all) in [
+        ("cost_usd_per_run", "cost_usd"),
+        ("energy_wh_per_run", "energy_wh"),
+    ] {
+        let per_run = replayed["summary"][all].as_f64().unwrap() / runs;
+        let told = two[ours].as_f64().unwrap();
+        assert!(
+            (told - per_run).abs() < 1e-9 * per_run,
+            "{ours}: {told} {per_run}"
+        );
+    }
+}
+
+#[test]
+fn a_machine_that_nobody_has_is_an_estimate_without_watts() {
+    let args = ["replay", "--trace", TRACE, "--rig", RIG, "-q", "--json=-"];
+    let with = |more: &str| Lab::new().run(&[&args[..], &[more]].concat());
+    let wrong = with("--set=rig.memory_scale=plenty");
+    assert_eq!(wrong.code, Some(2));
+    let told = "`rig.memory_scale` is `plenty`; expected a factor from 0.001 to 1000";
+    assert!(wrong.stderr.contains(told), "{}", wrong.stderr);
+    let faster = with("--set=rig.bandwidth_scale=2").json();
+    assert_eq!(faster["operating_point"]["trust"], "estimate");
+    assert_eq!(
+        faster["operating_point"]["settings"]["rig.bandwidth_scale"],
+        "2"
+    );
+    assert!(faster["energy"].is_null());
+    let same = with("--set=rig.bandwidth_scale=1").json();
+    let plain = with("--seed=0").json();
+    assert!(plain["energy"].is_object());
+    assert_eq!(same, plain);
+}

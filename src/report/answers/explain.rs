@@ -1,9 +1,9 @@
 //! Why it takes as long as it does, and what would help; schema `laptime.explain/1`.
 
 use super::{ALARM, ANSWER, FAINT, TITLE, heads, how_known, line};
-use crate::metrics::lap::Bottleneck;
+use crate::metrics::lap::{Binds, Bottleneck};
 use crate::report::table::{Align, Cell, Look, Table, bar, painted, wrapped};
-use crate::report::text::percent;
+use crate::report::text::{percent, what_bound};
 use crate::study::explain::{Effect, Explained};
 use crate::units::Span;
 use serde_json::{Value, json};
@@ -33,6 +33,10 @@ pub fn render(explained: &Explained, look: Look) -> String {
     text += &line("known", &wrapped(&how_known(base), look.width, 9));
     let _ = writeln!(text, "\n{}", painted("where the time of laps went", TITLE));
     text += &gathered(explained, look);
+    let bound = what_bound(&base.summary, look);
+    if !bound.is_empty() {
+        text += &format!("\n{}\n", bound.trim_end());
+    }
     if !explained.slow.is_empty() {
         let _ = writeln!(text, "\n{}", painted("slowest laps", TITLE));
         text += &slow(explained);
@@ -69,21 +73,22 @@ pub fn render(explained: &Explained, look: Look) -> String {
 fn headline(explained: &Explained) -> String {
     let parts = &explained.parts;
     let total = parts.total().secs();
-    let binds = explained
-        .binds
-        .map_or("nothing takes any time".to_string(), |what| {
-            let spent: Span = parts
-                .gathered()
-                .iter()
-                .filter(|(one, _)| *one == what)
-                .map(|(_, span)| *span)
-                .sum();
-            format!(
-                "most of it is {}, {}",
-                what.word(),
-                percent(spent.secs(), total)
-            )
-        });
+    let spent = parts.binds().map(|what| {
+        let spent = parts.gathered();
+        let spent = spent.iter().filter(|(one, _)| *one == what);
+        let spent: Span = spent.map(|(_, span)| *span).sum();
+        format!(
+            "most of it is {}, {}",
+            what.word(),
+            percent(spent.secs(), total)
+        )
+    });
+    let bound = explained.base.summary.binds();
+    let binds = match (spent, bound) {
+        (None, _) => "nothing takes any time".to_string(),
+        (Some(spent), None) => spent,
+        (Some(spent), Some(bound)) => format!("{spent}; what binds is {}", bound.words()),
+    };
     let Some(worst) = explained.causes.first() else {
         return binds;
     };
@@ -173,12 +178,6 @@ fn effects<W>(effects: &[Effect<W>], word: impl Fn(&W) -> &'static str) -> Strin
 /// Returns the answer for programs.
 pub fn document(explained: &Explained) -> Value {
     let base = &explained.base;
-    let parts = base
-        .summary
-        .parts
-        .named()
-        .map(|(name, span)| (name.to_string(), json!(span.secs())));
-    let parts: serde_json::Map<String, Value> = parts.into_iter().collect();
     let slow = explained.slow.iter().map(|slow| {
         let key = slow.lap.lap;
         json!({
@@ -194,12 +193,20 @@ pub fn document(explained: &Explained) -> Value {
         "rig": base.point.name,
         "kind": base.point.kind.word(),
         "trust": base.point.trust.word(),
-        "binds": explained.binds.map(Bottleneck::word),
-        "parts_s": parts,
+        "binds": base.summary.mostly().map(Binds::name),
+        "bound_s": base.summary.bound.map(|bound| named(&bound.named())),
+        "parts_s": named(&base.summary.parts.named()),
         "slowest_laps": slow.collect::<Vec<Value>>(),
         "causes": explained.causes.iter().map(|effect| told(effect, effect.what.word())).collect::<Vec<Value>>(),
         "changes": explained.levers.iter().map(|effect| told(effect, effect.what.word())).collect::<Vec<Value>>(),
     })
+}
+
+fn named(spans: &[(&'static str, Span)]) -> Value {
+    let named = spans
+        .iter()
+        .map(|(name, span)| ((*name).to_string(), json!(span.secs())));
+    Value::Object(named.collect())
 }
 
 fn told<W>(effect: &Effect<W>, name: &str) -> Value {

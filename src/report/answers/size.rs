@@ -1,6 +1,7 @@
 //! How many agents a rig carries: one screen for one rig, a table for several; schema `laptime.size/1`.
 
 use super::{ALARM, ANSWER, FAINT, TITLE, UNKNOWN, heads, how_known, known, line, shown};
+use crate::metrics::lap::Binds;
 use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
 use crate::report::text::counted;
 use crate::study::figures::Figures;
@@ -39,13 +40,7 @@ fn range(sized: &Sized) -> String {
 }
 
 fn binds(sized: &Sized) -> &'static str {
-    if sized.edge().is_none() {
-        return UNKNOWN;
-    }
-    let (_, edge) = sized.edge().expect("there is one");
-    let queue = edge.summary.parts.binds_on_rig();
-    let named = sized.binds().map(crate::study::explain::Lever::short_of);
-    named.unwrap_or(queue.map_or(UNKNOWN, crate::metrics::lap::Bottleneck::word))
+    sized.binds().map_or(UNKNOWN, Binds::words)
 }
 
 fn table(all: &[Sized], targets: &[Target]) -> String {
@@ -145,7 +140,7 @@ fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
             ("energy_wh_per_run", "energy"),
         ] {
             let value = shown(&known(name), found);
-            let unit = if what == "cost" { "US$" } else { "Wh" };
+            let unit = if what == "cost" { "USD" } else { "Wh" };
             if value != UNKNOWN {
                 text += &line(what, &format!("{value} {unit} a run at that size"));
             }
@@ -280,7 +275,7 @@ pub fn document(all: &[Sized], targets: &[Target], max: u32, seed: u64) -> Value
             "rig": sized.rig.0,
             "agents": sized.best().map(|(best, _)| best),
             "range": sized.range.map(|range| [range.low, range.high]),
-            "binds": sized.edge().map(|_| binds(sized)),
+            "binds": sized.binds().map(Binds::name),
             "holes": sized.search.holes(),
             "trust": sized.curve.values().next().map(|one| one.point.trust.word()),
             "curve": curve,

@@ -168,7 +168,7 @@ impl Lever {
         Lever::Bits,
         Lever::Device,
     ];
-    /// Those that say what of a rig binds.
+    /// Those that one would turn where a rig carries no more agents.
     pub const ON_RIG: [Lever; 5] = [
         Lever::Slots,
         Lever::Memory,
@@ -192,18 +192,6 @@ impl Lever {
             Lever::Experts => "experts instead of dense",
             Lever::Bits => "fewer bits a weight",
             Lever::Device => "second device",
-        }
-    }
-
-    /// Returns what is short where doubling it helps most.
-    pub fn short_of(self) -> &'static str {
-        match self {
-            Lever::Slots => "slots",
-            Lever::Memory => "KV memory",
-            Lever::Compute => "prefill",
-            Lever::Bandwidth => "decode",
-            Lever::Batch => "batch budget",
-            _ => self.word(),
         }
     }
 
