@@ -295,10 +295,11 @@ mod tests {
 
     #[test]
     fn what_would_change_times_is_never_ignored() {
+        let config = "{\"method\":\"mtp\"}";
         check(
             "vllm",
-            "--speculative-config '{\"k\": 3}'",
-            Err("not modelled"),
+            &format!("--speculative-config '{config}'"),
+            Ok((&[("speculative_config", config)], 0)),
         );
         check(
             "vllm",

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 /// Which engine and model are asked, and how.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Live")]
+#[group(id = "engine_asked")]
 pub(super) struct Asked {
     /// The model to ask for at the URL; its first when absent.
     #[arg(long, value_name = "NAME", requires = "url")]
