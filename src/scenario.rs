@@ -64,7 +64,20 @@ const KEYS: [(&str, Kind); 23] = [
 ];
 
 /// Flags that say where an answer goes or how it is made: not part of a question.
-const NOT_KEYS: [&str; 10] = [
+const NOT_KEYS: [&str; 22] = [
+    // How a real engine is reached and asked, which belongs to whoever stands before it.
+    "api-key-env",
+    "connect-timeout",
+    "engine",
+    "extra-body",
+    "header",
+    "history",
+    "max-client-lag",
+    "prompts",
+    "repeat",
+    "retries",
+    "retry-pause",
+    "stall-timeout",
     "json",
     "out",
     "no-calls",

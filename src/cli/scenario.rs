@@ -31,7 +31,10 @@ pub(super) fn written_out(
         talk::note(typed.get_flag("quiet"), about);
     }
     let id = |flag: &str| flag.replace('-', "_");
-    let by_hand = |flag: &str| typed.value_source(&id(flag)) == Some(ValueSource::CommandLine);
+    // Asked of a flag that the command does not have, clap would panic.
+    let has = |flag: &str| typed.try_contains_id(&id(flag)).is_ok();
+    let by_hand =
+        |flag: &str| has(flag) && typed.value_source(&id(flag)) == Some(ValueSource::CommandLine);
     // The program and the command come first.
     let (first, rest) = words.split_at(words.len().min(2));
     let mut all = first.to_vec();
@@ -42,8 +45,7 @@ pub(super) fn written_out(
             _ => by_hand(flag),
         };
         // A scenario may say more than one command asks for.
-        let asked = typed.try_contains_id(&id(flag)).is_ok();
-        if replaced || !asked {
+        if replaced || !has(flag) {
             continue;
         }
         if values.is_empty() {

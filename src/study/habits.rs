@@ -179,11 +179,11 @@ impl Habits {
                 }
             }
         }
-        let others = Habits {
-            kept: false,
-            ..habits
+        let only = Habits {
+            kept: true,
+            ..Habits::default()
         };
-        if habits.kept && others != Habits::default() {
+        if habits.kept && habits != only {
             return Err(HabitError::Value {
                 key: KEPT.to_string(),
                 value: "kept".to_string(),

@@ -270,19 +270,6 @@ pub fn build(
     backend.equip(machine::limits(&parts, &values, &shown), heat);
     shown.extend(machine::shown(&of_rig, &machine));
     cost.known_by += &from_files(&parts, catalog);
-    let point = OperatingPoint {
-        name: spec.to_string(),
-        kind: Kind::Simulated,
-        hardware: Some(parts.hardware.name.clone()),
-        engine: Some(parts.engine.name.clone()),
-        engine_version: Some(parts.version.clone()),
-        model: Some(parts.model.family.clone()),
-        quantization: Some(parts.model.quantization.clone()),
-        settings: shown,
-        trust: cost.trust,
-        error_interval: cost.interval,
-        known_by: cost.known_by,
-    };
     // Nobody sells the machine that it would be, nor has held a meter to it.
     let real = !machine.knobs.another_machine();
     let draw = || {
@@ -294,7 +281,7 @@ pub fn build(
         )
     };
     Ok(Rig {
-        point,
+        point: point(spec, &parts, shown, cost),
         cache,
         draw: real.then(draw),
         price: parts.hardware.price.clone().filter(|_| real),
@@ -314,6 +301,28 @@ fn from_files(parts: &Parts<'_>, catalog: &Catalog) -> String {
         Some(format!("; the {what} is that of {file}"))
     });
     told.collect()
+}
+
+/// Returns what the rig's figures hold for.
+fn point(
+    spec: &str,
+    parts: &Parts<'_>,
+    settings: BTreeMap<String, String>,
+    cost: Cost,
+) -> OperatingPoint {
+    OperatingPoint {
+        name: spec.to_string(),
+        kind: Kind::Simulated,
+        hardware: Some(parts.hardware.name.clone()),
+        engine: Some(parts.engine.name.clone()),
+        engine_version: Some(parts.version.clone()),
+        model: Some(parts.model.family.clone()),
+        quantization: Some(parts.model.quantization.clone()),
+        settings,
+        trust: cost.trust,
+        error_interval: cost.interval,
+        known_by: cost.known_by,
+    }
 }
 
 fn look_up<'c>(spec: &str, catalog: &'c Catalog) -> Result<Parts<'c>, RigError> {

@@ -18,7 +18,7 @@ const NEAR: f64 = 1.35;
 /// Up to as many sizes between two that were tried are tried all where one end is near the limit.
 const FEW: u32 = 8;
 /// Gaps beyond the edge of less than this part of the size are left closed.
-const NARROW: u32 = 32;
+const NARROW: u32 = 64;
 
 /// What was tried: the strain of each size, which holds where it is at most 1.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -97,9 +97,11 @@ fn open_gaps(found: &Search) -> Vec<u32> {
         // narrower than a few in a hundred of many agents is no size to plan with.
         if place == 0 && high - low > FEW {
             next.push(low + (high - low) / 2);
+        } else if place > 0 && high - low <= low / NARROW {
+            continue;
         } else if high - low <= FEW {
             next.extend(low + 1..high);
-        } else if place == 0 || high - low > low / NARROW {
+        } else {
             next.extend((1..4).map(|part| low + (high - low) * part / 4));
         }
     }

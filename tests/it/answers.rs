@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 const RIG: &str = "h100/vllm/llama-3.1-8b-bf16";
+/// A machine whose watts and price are known.
+const PRICED: &str = "rtx-pro-6000/vllm/qwen3.6-27b-awq";
 
 /// Runs the binary in the root of the repository, as the documents do.
 fn laptime(args: &[&str]) -> Ran {
@@ -225,7 +227,7 @@ fn a_gate_passes_what_is_unchanged_and_fails_what_got_slower() {
         "--json=c.json",
         "--github",
     ];
-    let slower = with(&[&files[..], &["--set=rig.time_scale=1.2"]].concat());
+    let slower = with(&[&files[..], &["--set=rig.time_scale=3"]].concat());
     assert_eq!(slower.code, Some(1), "{}", slower.stdout);
     assert!(
         slower.stdout.contains("fail  tolerance run_s.p50"),
@@ -408,7 +410,7 @@ fn a_sweep_that_was_killed_goes_on_to_the_same_bytes() {
 
 #[test]
 fn what_binds_and_what_it_costs_are_told_in_one_way() {
-    let args = ["--trace", TRACE, "--rig", RIG, "-q", "--json=-"];
+    let args = ["--trace", TRACE, "--rig", PRICED, "-q", "--json=-"];
     let price = [
         "--set=cost.electricity_usd_kwh=0.4",
         "--set=cost.hardware_usd=25000",
@@ -442,7 +444,9 @@ fn what_binds_and_what_it_costs_are_told_in_one_way() {
 
 #[test]
 fn a_machine_that_nobody_has_is_an_estimate_without_watts() {
-    let args = ["replay", "--trace", TRACE, "--rig", RIG, "-q", "--json=-"];
+    let args = [
+        "replay", "--trace", TRACE, "--rig", PRICED, "-q", "--json=-",
+    ];
     let with = |more: &str| Lab::new().run(&[&args[..], &[more]].concat());
     let wrong = with("--set=rig.memory_scale=plenty");
     assert_eq!(wrong.code, Some(2));

@@ -128,13 +128,18 @@ fn a_cache_that_is_too_small_is_named() {
 #[test]
 fn a_greedy_neighbour_is_named() {
     let greedy = Planted {
-        first: 30_000,
+        first: 60_000,
         each: 30_000,
         laps: 3,
         output: 20,
         ..QUIET
     };
-    first_cause(&[QUIET, QUIET, QUIET, greedy], &[], Cause::GreedyNeighbour);
+    let short = || Planted { laps: 4, ..QUIET };
+    first_cause(
+        &[short(), short(), short(), greedy],
+        &[],
+        Cause::GreedyNeighbour,
+    );
 }
 
 #[test]

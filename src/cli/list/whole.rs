@@ -33,7 +33,7 @@ pub(super) fn all(catalog: &Catalog) -> Vec<Entry> {
         let (trust, rests_on) = match &basis {
             Basis::Calibrated(Some(error)) => {
                 let p90 = percent(error.p90, 1.0);
-                (Trust::Calibrated, format!("calibrated, p90 {p90}"))
+                (Trust::Calibrated, format!("calibrated p90 {p90}"))
             }
             Basis::Calibrated(None) => (Trust::Calibrated, "calibrated".to_string()),
             other => (Trust::Estimate, other.word().to_string()),
