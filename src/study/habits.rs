@@ -179,15 +179,23 @@ impl Habits {
                 }
             }
         }
+        habits.agreeing()
+    }
+
+    /// Returns the habits, unless one rules out another.
+    fn agreeing(self) -> Result<Habits, HabitError> {
+        let habits = self;
         let only = Habits {
             kept: true,
             ..Habits::default()
         };
         if habits.kept && habits != only {
+            let (key, value) = (KEPT.to_string(), "kept".to_string());
+            let expected = "no other `agent.` setting beside it";
             return Err(HabitError::Value {
-                key: KEPT.to_string(),
-                value: "kept".to_string(),
-                expected: "no other `agent.` setting beside it",
+                key,
+                value,
+                expected,
             });
         }
         Ok(habits)

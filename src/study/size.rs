@@ -18,7 +18,7 @@ const NEAR: f64 = 1.35;
 /// Up to as many sizes between two that were tried are tried all where one end is near the limit.
 const FEW: u32 = 8;
 /// Gaps beyond the edge of less than this part of the size are left closed.
-const NARROW: u32 = 64;
+const NARROW: u32 = 48;
 
 /// What was tried: the strain of each size, which holds where it is at most 1.
 #[derive(Clone, PartialEq, Debug, Default)]
