@@ -275,7 +275,7 @@ pub(crate) fn published_file(
     let profile = RigProfile {
         hardware: rig.hardware.clone(),
         engine: rig.engine.clone(),
-        engine_version: version.to_string(),
+        engine_version: version.clone(),
         model: rig.model.clone(),
         captured_graphs: captured,
         trust: Trust::Calibrated,

@@ -29,7 +29,7 @@ pub(super) struct Compare {
     /// A respect in which the results are meant to differ: model, trace, window, pace, agents, ...; may be repeated.
     #[arg(long, value_name = "AXIS", value_parser = Axis::parse, help_heading = "Question")]
     across: Vec<Axis>,
-    /// A figure to compare, such as lap_s.p95; may be repeated; the usual ones when absent.
+    /// A figure to compare, such as `lap_s.p95`; may be repeated; the usual ones when absent.
     #[arg(long, value_name = "FIGURE", value_parser = Figure::parse, help_heading = "Question")]
     figure: Vec<Figure>,
     #[command(flatten)]

@@ -60,7 +60,6 @@ pub(super) async fn interrupted() {
 /// Returns microseconds since 1970.
 #[expect(
     clippy::disallowed_types,
-    clippy::disallowed_methods,
     reason = "a recording carries its date; nothing is measured by it"
 )]
 pub(super) fn now_unix_us() -> Option<u64> {

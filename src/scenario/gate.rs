@@ -118,13 +118,13 @@ impl GateFile {
             "scenario" => self.scenario = paths()?.into_iter().next(),
             "baseline" => self.baseline = paths()?,
             "target" => {
-                self.targets = entries(value, line).ok_or_else(|| wrong("a list of targets"))?
+                self.targets = entries(value, line).ok_or_else(|| wrong("a list of targets"))?;
             }
             "exact" => {
-                self.exact = entries(value, line).ok_or_else(|| wrong("a list of figures"))?
+                self.exact = entries(value, line).ok_or_else(|| wrong("a list of figures"))?;
             }
             "across" => {
-                self.across = entries(value, line).ok_or_else(|| wrong("a list of axes"))?
+                self.across = entries(value, line).ok_or_else(|| wrong("a list of axes"))?;
             }
             "tolerance" => {
                 let mut told = Vec::new();

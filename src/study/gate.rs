@@ -275,7 +275,7 @@ fn by_labels(figure: &Figure, new: &[f64], old: &[f64], seed: u64) -> (f64, f64)
     if ways <= MOST_WAYS {
         let mut hits = 0_u64;
         choose(&all, new.len(), &mut |order| {
-            hits += u64::from(ratio(order) >= seen)
+            hits += u64::from(ratio(order) >= seen);
         });
         return (hits as f64 / ways as f64, 1.0 / ways as f64);
     }

@@ -298,10 +298,10 @@ impl Target {
             .map_err(|why| format!("`{text}`: {why}"))?;
         Ok(Target {
             figure,
+            text,
             at_most,
             strict,
             limit,
-            text,
         })
     }
 

@@ -168,6 +168,7 @@ fn intervals_hold_what_they_promise() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "tests say what they skipped")]
 fn the_published_table_is_the_shared_one() {
     let shared = crate::trace::shared("data").map(|data| data.join("hardware_points.csv"));
     let Some(file) = shared.filter(|file| file.exists()) else {

@@ -1,5 +1,6 @@
 //! What is left of an anonymised trace: every result of a replay, and nothing that can be read.
 
+#![expect(clippy::format_collect, reason = "small texts")]
 #![expect(clippy::print_stdout, reason = "tests tell what they measured")]
 
 use crate::cli::{Lab, TRACE};

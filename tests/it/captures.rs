@@ -1,5 +1,11 @@
 //! Captured requests: what prompts share, down to the message, whatever API and container they were captured in.
 
+#![expect(
+    clippy::float_cmp,
+    clippy::format_collect,
+    reason = "exact sums, and small texts"
+)]
+
 use crate::serving::{calls, lines, read, secs};
 use laptime::trace::Ending;
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Several devices: what sharing a model gains, what talking costs, and what was measured of it.
 
+#![expect(clippy::print_stdout, reason = "tests tell how exact they are")]
+
 use laptime::agent::Conduct;
 use laptime::catalog::Catalog;
 use laptime::fleet::{Plan, Share};

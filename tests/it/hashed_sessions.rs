@@ -2,6 +2,7 @@
 //!
 //! The sample holds 64 of 692 sessions; the ranges leave room for that, and what is exact is computed from the files.
 
+#![expect(clippy::type_complexity, reason = "a table")]
 #![expect(clippy::print_stdout, reason = "tests tell what they measured")]
 
 use laptime::trace::Trace;

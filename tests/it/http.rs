@@ -1,5 +1,10 @@
 //! The binary as a server, and a plain HTTP client and upstream of our own to hold against it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what is asked lives in real time"
+)]
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

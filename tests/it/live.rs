@@ -1,5 +1,11 @@
 //! Live replays against a server that fails on command: what is measured, what is kept, and how it ends.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what is asked lives in real time"
+)]
+
 use crate::cli::{Lab, Ran, TRACE};
 use crate::faulty::{Act, Faulty};
 use serde_json::Value;

@@ -1,5 +1,9 @@
 //! `laptime serve` as its clients see it, and against `laptime replay` of the same calls.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what is asked lives in real time"
+)]
 #![expect(clippy::print_stdout, reason = "tests tell how exact they are")]
 
 use crate::cli::Lab;

@@ -1,5 +1,11 @@
 //! Traces of serving systems and gateways: totals against the files, rules on the smallest files that show them.
 
+#![expect(
+    clippy::float_cmp,
+    clippy::format_collect,
+    reason = "exact sums, and small texts"
+)]
+
 use crate::captures::says;
 use laptime::trace::read::{ReadOptions, load, load_bytes};
 use laptime::trace::{Ending, Session, Trace};

@@ -286,7 +286,7 @@ fn a_tier_needs_memory_of_its_own() {
     assert_eq!(point.settings["engine.kv_offloading_size"], "64");
 }
 
-/// LMCache's way: chunks of 256 tokens, loaded before the step.
+/// `LMCache`'s way: chunks of 256 tokens, loaded before the step.
 fn chunks(blocks: u64, disk_blocks: u64) -> Offload {
     Offload {
         chunk: 16,

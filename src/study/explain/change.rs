@@ -344,7 +344,7 @@ fn counterpart(point: &OperatingPoint, catalog: &Catalog) -> Option<Change> {
     };
     let found = others(point, model, catalog)
         .into_iter()
-        .find(|one| alike(&one))?;
+        .find(|one| alike(one))?;
     Some(Change::Model(found.name.clone()))
 }
 
@@ -354,6 +354,6 @@ fn fewer_bits(point: &OperatingPoint, catalog: &Catalog) -> Option<Change> {
         |one: &&Model| one.family == model.family && one.weights.value.0 < model.weights.value.0;
     let found = others(point, model, catalog)
         .into_iter()
-        .find(|one| smaller(&one))?;
+        .find(|one| smaller(one))?;
     Some(Change::Model(found.name.clone()))
 }

@@ -24,7 +24,7 @@ const FACTORS: [&str; 4] = [
 /// A factor beyond these says nothing about any machine.
 const FACTOR_RANGE: std::ops::RangeInclusive<f64> = 1e-3..=1e3;
 const MOST_DEVICES: u32 = 64;
-/// One message between two cards that are there only if one asks, over PCIe; an estimate.
+/// One message between two cards that are there only if one asks, over `PCIe`; an estimate.
 const PCIE_LATENCY_S: f64 = 1e-5;
 
 /// What a machine would be if it were another.
@@ -85,10 +85,11 @@ impl Knobs {
             &mut changed.compute.fp8,
             &mut changed.compute.int8,
             &mut changed.compute.fp4,
-        ] {
-            if let Some(rate) = rate {
-                rate.value = rate.value * compute;
-            }
+        ]
+        .into_iter()
+        .flatten()
+        {
+            rate.value = rate.value * compute;
         }
         let scaled = |bytes: Bytes| Bytes((bytes.as_f64() * memory) as u64);
         changed.memory.value = scaled(changed.memory.value);

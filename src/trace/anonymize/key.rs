@@ -1,6 +1,6 @@
 //! The secret with which names and content are hashed: without it nobody can try out what a hash may stand for.
 //!
-//! A hash is a block of the ChaCha20 key stream under the secret key, with what is hashed as its nonce: a function that
+//! A hash is a block of the `ChaCha20` key stream under the secret key, with what is hashed as its nonce: a function that
 //! cannot be told from a random one, nor turned back.
 
 use rand::rngs::ChaCha20Rng;

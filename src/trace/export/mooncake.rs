@@ -34,13 +34,12 @@ pub fn write(trace: &Trace, block: u32, out: &mut dyn Write) -> io::Result<()> {
                     "output_length": step.output_tokens.0,
                     "hash_ids": ids,
                 });
-                match waited {
-                    Some(waited) => row["delay"] = millis(waited),
-                    None => {
-                        let sent = step.recorded.sent.filter(|_| at > 0).unwrap_or_default();
-                        if let Some(arrival) = session.arrival {
-                            row["timestamp"] = millis(arrival + sent);
-                        }
+                if let Some(waited) = waited {
+                    row["delay"] = millis(waited)
+                } else {
+                    let sent = step.recorded.sent.filter(|_| at > 0).unwrap_or_default();
+                    if let Some(arrival) = session.arrival {
+                        row["timestamp"] = millis(arrival + sent);
                     }
                 }
                 writeln!(out, "{row}")?;

@@ -262,17 +262,16 @@ impl Gathering {
         }
         let at = self.conversations.len();
         known.push(at);
-        let session = match session {
-            Some(name) => *self.by_name.entry(name.clone()).or_insert_with(|| {
+        let session = if let Some(name) = session {
+            *self.by_name.entry(name.clone()).or_insert_with(|| {
                 self.sessions.push((name, true));
                 self.sessions.len() - 1
-            }),
-            None => {
-                let number = self.sessions.len() + 1;
-                self.sessions
-                    .push((format!("{}-{number}", self.stem), false));
-                number - 1
-            }
+            })
+        } else {
+            let number = self.sessions.len() + 1;
+            self.sessions
+                .push((format!("{}-{number}", self.stem), false));
+            number - 1
         };
         self.conversations.push(Conversation {
             session,

@@ -227,6 +227,7 @@ fn resemblance(object: &Map<String, Value>) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "tests say what they skipped")]
 mod tests {
     use super::*;
     use std::path::{Path, PathBuf};

@@ -232,7 +232,7 @@ impl Gathered {
         let mut blocks = request.replay.input_sequence_hashes.ids;
         match size {
             Some(size) => {
-                blocks.truncate(usize::try_from(input / u64::from(size)).unwrap_or(usize::MAX))
+                blocks.truncate(usize::try_from(input / u64::from(size)).unwrap_or(usize::MAX));
             }
             None => blocks.clear(),
         }

@@ -178,7 +178,7 @@ fn content(voice: &str, content: Option<&Value>, kind: &'static str, said: &mut 
 fn content_block(voice: &str, block: &Value, kind: &'static str, said: &mut Vec<Said>) {
     match block["type"].as_str() {
         Some("tool_use" | "server_tool_use") => {
-            call(block["name"].as_str(), block.get("input"), said)
+            call(block["name"].as_str(), block.get("input"), said);
         }
         Some("tool_call") => call(block["name"].as_str(), block.get("arguments"), said),
         Some("tool_result") => content("tool", block.get("content"), "tool-output", said),

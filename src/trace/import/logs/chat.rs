@@ -352,17 +352,16 @@ impl Thread {
     /// Returns the tool of a call's id, or else the first of the last call that has no result.
     pub(super) fn answered(&mut self, id: Option<&str>) -> Option<&mut Tool> {
         let known = id.and_then(|id| self.tools.get(&xxh3_64(id.as_bytes())));
-        match known.copied() {
-            Some((call, tool)) => self.calls.get_mut(call)?.tools.get_mut(tool),
-            None => {
-                let tools = &mut self.calls.last_mut()?.tools;
-                let open = |tool: &&mut Tool| {
-                    tool.end_us.is_none()
-                        && tool.result_chars.is_none()
-                        && (id.is_none() || tool.id.is_none())
-                };
-                tools.iter_mut().find(open)
-            }
+        if let Some((call, tool)) = known.copied() {
+            self.calls.get_mut(call)?.tools.get_mut(tool)
+        } else {
+            let tools = &mut self.calls.last_mut()?.tools;
+            let open = |tool: &&mut Tool| {
+                tool.end_us.is_none()
+                    && tool.result_chars.is_none()
+                    && (id.is_none() || tool.id.is_none())
+            };
+            tools.iter_mut().find(open)
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) fn read(
             notes.count(&format!(
                 "sub-agent file unreadable ({})",
                 label.unwrap_or_default()
-            ))
+            ));
         })
         .ok();
         children.push(child);
@@ -169,11 +169,12 @@ impl Reader {
         let message = at(value, &["message"]);
         let kind = text(value, "type").or_else(|| text(message, "role"));
         let thread = self.thread_of(value);
-        if thread == 0 && !self.named {
-            if let Some(id) = name(value, "sessionId") {
-                self.named = true;
-                self.talk.id = id;
-            }
+        if thread == 0
+            && !self.named
+            && let Some(id) = name(value, "sessionId")
+        {
+            self.named = true;
+            self.talk.id = id;
         }
         match kind {
             Some("user") => self.user(notes, thread, value),

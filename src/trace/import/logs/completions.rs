@@ -1,4 +1,4 @@
-//! OpenHands completion logs: one call a file, with the whole request, the response, and how long it took.
+//! `OpenHands` completion logs: one call a file, with the whole request, the response, and how long it took.
 //!
 //! The files of a folder are read together. Calls that begin with the same messages are one session; the time between
 //! an answer and the next request is tools and client together, which these files do not tell apart.

@@ -86,12 +86,11 @@ impl Reader {
             }
             _ => return,
         };
-        match self.by_id.get(&id).filter(|_| !id.is_empty()) {
-            Some(&known) => self.entries[known] = entry,
-            None => {
-                self.by_id.insert(id, self.entries.len());
-                self.entries.push(entry);
-            }
+        if let Some(&known) = self.by_id.get(&id).filter(|_| !id.is_empty()) {
+            self.entries[known] = entry
+        } else {
+            self.by_id.insert(id, self.entries.len());
+            self.entries.push(entry);
         }
     }
 

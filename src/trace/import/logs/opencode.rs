@@ -211,7 +211,7 @@ fn conversation(notes: &mut Notes, talk: &mut Talk, thread: usize, messages: &[V
                     Some("compaction") => here.go_back(HEAD, "compaction"),
                     Some("text") => here.hear(Part::body("user", at(part, &["text"])), created),
                     Some("file") => {
-                        here.hear(Part::body("user", at(part, &["source", "text"])), created)
+                        here.hear(Part::body("user", at(part, &["source", "text"])), created);
                     }
                     _ => {}
                 }

@@ -1,4 +1,4 @@
-//! OpenHands runs: the event streams of both generations, and the results of evaluations that hold them.
+//! `OpenHands` runs: the event streams of both generations, and the results of evaluations that hold them.
 //!
 //! The first generation repeats a call's reply on each of its actions and observations, and keeps counts and latencies
 //! in the run's metrics. The second tells running totals before the actions of a call.
