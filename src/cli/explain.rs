@@ -48,7 +48,7 @@ impl Explain {
                 explained.extend(all.into_iter().map(explain::told_by));
             }
             Some(all) => {
-                for one in all {
+                for one in &all {
                     explained.extend(self.explain(Some(one))?);
                 }
             }
@@ -75,12 +75,12 @@ impl Explain {
     }
 
     /// Explains every rig, or a given result on the rig that it came from or that stands in for it.
-    fn explain(&mut self, given: Option<Figures>) -> Result<Vec<Explained>, Error> {
-        if let Some(given) = &given {
+    fn explain(&mut self, given: Option<&Figures>) -> Result<Vec<Explained>, Error> {
+        if let Some(given) = given {
             self.stand_in(given)?;
         }
         let mut loaded = self.asked.load()?;
-        if let Some(given) = &given {
+        if let Some(given) = given {
             let sources = loaded.trace.sources.iter();
             let digests = sources.map(|one| one.digest.as_str());
             let replayed = given.workload.traces.iter();
@@ -97,7 +97,7 @@ impl Explain {
         }
         loaded.build()?;
         let mut plan = self.asked.workload(&loaded)?.plan;
-        if let Some(given) = &given {
+        if let Some(given) = given {
             plan = Plan {
                 ..given.workload.plan
             };
@@ -106,7 +106,7 @@ impl Explain {
         let pool = self.asked.pool()?;
         let counted = || tried.one_more();
         let all = loaded.rigs.iter().map(|rig| {
-            let base = given.clone();
+            let base = given.cloned();
             pool.install(|| explain::explain(&ground, rig, plan, base, &counted))
         });
         let all: Result<Vec<Explained>, _> = all.collect();

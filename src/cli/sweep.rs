@@ -123,7 +123,7 @@ impl Sweep {
             .filter(|cell| (cell % shards as usize) == shard as usize)
             .collect();
         let (planned, grounds) = self.plan(&grid, count)?;
-        let head = self.head(&grid, &grounds, &figures, &wishes)?;
+        let head = self.head(&grid, &grounds, &figures, &wishes);
         fs::create_dir_all(&self.out).map_err(|source| Error::write(&self.out, source))?;
         let path = shard::path(&self.out, shard, shards);
         let (journal, done) = shard::open(&path, &head)?;
@@ -238,13 +238,7 @@ impl Sweep {
         Ok(asked)
     }
 
-    fn head(
-        &self,
-        grid: &Grid,
-        grounds: &[Loaded],
-        figures: &[Figure],
-        wishes: &[Figure],
-    ) -> Result<Head, Error> {
+    fn head(&self, grid: &Grid, grounds: &[Loaded], figures: &[Figure], wishes: &[Figure]) -> Head {
         let sources = grounds.iter().flat_map(|ground| &ground.trace.sources);
         let digests: Vec<&str> = sources.map(|source| source.digest.as_str()).collect();
         let all = format!(
@@ -273,13 +267,13 @@ impl Sweep {
             let place = figures.iter().position(|figure| figure == wish);
             (before + place.unwrap_or(0), wish.more_is_better())
         };
-        Ok(Head {
+        Head {
             digest: format!("xxh3:{:016x}", xxh3_64(all.as_bytes())),
             cells: grid.cells(),
             shards: self.shard.1,
             columns,
             wishes: wishes.iter().map(wish).collect(),
-        })
+        }
     }
 }
 

@@ -444,8 +444,10 @@ mod tests {
     }
 
     fn prompter(trace: &Trace, form: Form, history: History) -> Prompter {
-        let mut words = Vocabulary::default();
-        words.ids = (100..1000).collect();
+        let words = Vocabulary {
+            ids: (100..1000).collect(),
+            ..Vocabulary::default()
+        };
         let overhead = Overhead {
             base: 9,
             system: 5,

@@ -20,14 +20,14 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) type Instant = std::time::Instant;
 
 /// What a caller hears of its call.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(super) enum Told {
     /// It was taken in; nothing if it cannot be put into words at all.
     Taken(Option<CallId>),
     /// The answer has so many tokens.
     Written(u64),
     /// It has ended.
-    Ended(Reply),
+    Ended(Box<Reply>),
 }
 
 /// What the thread is asked.

@@ -13,12 +13,12 @@ use crate::units::{Time, Tokens};
 const REMEMBERED: u64 = 1 << 26;
 
 /// What has happened.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum News {
     /// An answer has grown.
     Written(Written),
     /// A call has ended, well or badly.
-    Ended(Reply),
+    Ended(Box<Reply>),
 }
 
 /// One request as the rig sees it.
@@ -118,7 +118,11 @@ impl House {
         let mut written = std::mem::take(&mut self.written);
         self.opened().take_written(&mut written);
         news.extend(written.drain(..).map(News::Written));
-        news.extend(self.replies.drain(..).map(News::Ended));
+        news.extend(
+            self.replies
+                .drain(..)
+                .map(|reply| News::Ended(Box::new(reply))),
+        );
         self.written = written;
     }
 

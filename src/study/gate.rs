@@ -172,9 +172,7 @@ fn compared(
 ) -> Finding {
     let (new, old) = (values(found, figure), values(baseline, figure));
     let (value, against) = (new.as_deref().map(mean), old.as_deref().map(mean));
-    let worse = value
-        .zip(against)
-        .and_then(|(new, old)| worse(figure, new, old));
+    let worse = value.zip(against).map(|(new, old)| worse(figure, new, old));
     Finding {
         kind,
         figure: figure.clone(),
@@ -190,16 +188,16 @@ fn compared(
 }
 
 /// Returns how many times worse `new` is than `old`.
-fn worse(figure: &Figure, new: f64, old: f64) -> Option<f64> {
+fn worse(figure: &Figure, new: f64, old: f64) -> f64 {
     let (bad, good) = if figure.more_is_better() {
         (old, new)
     } else {
         (new, old)
     };
     match (bad > 0.0, good > 0.0) {
-        (_, true) => Some(bad / good),
-        (false, false) => Some(1.0),
-        (true, false) => Some(f64::INFINITY),
+        (_, true) => bad / good,
+        (false, false) => 1.0,
+        (true, false) => f64::INFINITY,
     }
 }
 
@@ -216,7 +214,7 @@ fn chance(
     let exact = found.iter().chain(baseline).all(Figures::exact);
     let (new, old) = (values(found, figure)?, values(baseline, figure)?);
     if exact {
-        let differs = worse(figure, mean(&new), mean(&old))? > 1.0;
+        let differs = worse(figure, mean(&new), mean(&old)) > 1.0;
         return Some((if differs { 0.0 } else { 1.0 }, 0.0));
     }
     let enough = new.len().min(old.len()) >= FEWEST_REPEATS;
@@ -247,7 +245,7 @@ fn by_turns(figure: &Figure, pairs: &[(f64, f64)], seed: u64) -> (f64, f64) {
             old += if swap { second } else { first };
             new += if swap { first } else { second };
         }
-        worse(figure, new, old).unwrap_or(1.0)
+        worse(figure, new, old)
     };
     let seen = ratio(0);
     let ways = 1_u64
@@ -267,8 +265,7 @@ fn by_turns(figure: &Figure, pairs: &[(f64, f64)], seed: u64) -> (f64, f64) {
 /// Exchanges the labels of repeats in every way, or in many.
 fn by_labels(figure: &Figure, new: &[f64], old: &[f64], seed: u64) -> (f64, f64) {
     let mut all: Vec<f64> = new.iter().chain(old).copied().collect();
-    let ratio =
-        |of: &[f64]| worse(figure, mean(&of[..new.len()]), mean(&of[new.len()..])).unwrap_or(1.0);
+    let ratio = |of: &[f64]| worse(figure, mean(&of[..new.len()]), mean(&of[new.len()..]));
     // Sums in another order differ in the last bit; that is no difference.
     let seen = ratio(&all) * (1.0 - 1e-12);
     let ways = binomial(all.len() as u64, new.len() as u64);

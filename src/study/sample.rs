@@ -107,25 +107,9 @@ impl Pairs {
         all.iter().map(score).sum::<f64>() / all.len() as f64
     }
 
-    fn ratio<'p>(
-        &self,
-        figure: &Figure,
-        pairs: impl Iterator<Item = (&'p Vec<(f64, f64)>, bool)>,
-    ) -> f64 {
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        for (group, swapped) in pairs {
-            for &(first, second) in group {
-                a.push(if swapped { second } else { first });
-                b.push(if swapped { first } else { second });
-            }
-        }
-        debug_assert_eq!(a.len(), b.len());
-        figure.statistic(&mut b) / figure.statistic(&mut a)
-    }
-
     /// Returns the ratio of the second result's figure to the first's, over the rows that both have.
     pub fn effect(&self, figure: &Figure) -> f64 {
-        self.ratio(figure, self.groups.iter().map(|group| (group, false)))
+        ratio(figure, self.groups.iter().map(|group| (group, false)))
     }
 
     fn draws(&self) -> usize {
@@ -142,7 +126,7 @@ impl Pairs {
         let mut random = rng::stream(seed, "bootstrap", 0);
         let mut one = |_| {
             let picked: Vec<usize> = (0..count).map(|_| below(&mut random, count)).collect();
-            self.ratio(
+            ratio(
                 figure,
                 picked.iter().map(|&place| (&self.groups[place], false)),
             )
@@ -164,7 +148,7 @@ impl Pairs {
                 .groups
                 .iter()
                 .map(|group| (group, random.next_u32() & 1 == 1));
-            self.ratio(figure, tossed) >= found
+            ratio(figure, tossed) >= found
         });
         (hits.count() + 1) as f64 / (draws + 1) as f64
     }
@@ -173,4 +157,18 @@ impl Pairs {
 /// Returns a number below `limit`; the bias of a few in 2^64 is nobody's concern.
 pub(super) fn below(random: &mut rng::Stream, limit: usize) -> usize {
     (random.next_u64() % limit as u64) as usize
+}
+
+/// Returns the ratio of the second members' figure to the first's, over groups of pairs; those that are swapped count the other
+/// way round.
+fn ratio<'p>(figure: &Figure, pairs: impl Iterator<Item = (&'p Vec<(f64, f64)>, bool)>) -> f64 {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for (group, swapped) in pairs {
+        for &(first, second) in group {
+            a.push(if swapped { second } else { first });
+            b.push(if swapped { first } else { second });
+        }
+    }
+    debug_assert_eq!(a.len(), b.len());
+    figure.statistic(&mut b) / figure.statistic(&mut a)
 }

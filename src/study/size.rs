@@ -93,15 +93,14 @@ fn open_gaps(found: &Search) -> Vec<u32> {
         if high - low < 2 || !near {
             continue;
         }
-        // Right above the best size the edge lies; bisect, and try the last few one by one. A dip further up that is
-        // narrower than a few in a hundred of many agents is no size to plan with.
+        // A dip beyond the edge that is narrower than a few in a hundred of many agents is no size to plan with.
+        let closed = place > 0 && high - low <= low / NARROW;
+        // Right above the best size the edge lies; bisect, and try the last few one by one.
         if place == 0 && high - low > FEW {
             next.push(low + (high - low) / 2);
-        } else if place > 0 && high - low <= low / NARROW {
-            continue;
-        } else if high - low <= FEW {
+        } else if high - low <= FEW && !closed {
             next.extend(low + 1..high);
-        } else {
+        } else if !closed {
             next.extend((1..4).map(|part| low + (high - low) * part / 4));
         }
     }

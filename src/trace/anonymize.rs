@@ -188,8 +188,8 @@ impl Writer<'_> {
             }
         }
         // Sub-agents keep their order; each is told after the step it starts after.
-        for thread in 1..session.threads.len() {
-            let Some((parent, at, offset)) = spawned[thread] else {
+        for (thread, spawn) in spawned.into_iter().enumerate().skip(1) {
+            let Some((parent, at, offset)) = spawn else {
                 continue;
             };
             self.steps(&mut place, session, parent, at + 1)?;

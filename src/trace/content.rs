@@ -325,7 +325,9 @@ impl ContentBuilder {
         let print = |growing: &Growing| {
             let units = &self.keys[growing.units_from..growing.units_from + growing.units as usize];
             let mut hash = Xxh3::with_seed(u64::from(growing.unit_len));
-            units.iter().for_each(|key| hash.update(&key.to_le_bytes()));
+            for key in units {
+                hash.update(&key.to_le_bytes());
+            }
             hash.update(&(growing.node.end - growing.node.start).to_le_bytes());
             (growing.units > 0).then(|| hash.digest())
         };

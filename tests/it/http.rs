@@ -53,7 +53,9 @@ impl Server {
         let more = Arc::clone(&said);
         thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                *more.lock().unwrap() += &format!("{line}\n");
+                let mut said = more.lock().unwrap();
+                *said += &line;
+                said.push('\n');
             }
         });
         Server { child, at, said }

@@ -162,7 +162,7 @@ fn equal_content_is_equal_text_and_answers_come_back() {
 }
 
 /// What the server does to the 20th to the 35th call, how that is counted, and how it ends.
-fn fault(act: Act, word: &str, code: i32) {
+fn fault(act: &Act, word: &str, code: i32) {
     let (lab, script) = (Lab::new(), act.clone());
     let faulty = Faulty::start(move |number| match number {
         20..36 => script.clone(),
@@ -180,37 +180,37 @@ fn fault(act: Act, word: &str, code: i32) {
 
 #[test]
 fn a_connection_that_closes_is_counted_and_the_call_made_again() {
-    fault(Act::Close, "failed:reset", 0);
+    fault(&Act::Close, "failed:reset", 0);
 }
 
 #[test]
 fn an_engine_that_falls_silent_is_given_up() {
-    fault(Act::Silence, "failed:stalled", 0);
-    fault(Act::Stall, "failed:stalled", 0);
+    fault(&Act::Silence, "failed:stalled", 0);
+    fault(&Act::Stall, "failed:stalled", 0);
 }
 
 #[test]
 fn half_an_answer_is_no_answer() {
-    fault(Act::Half, "failed:cut", 0);
+    fault(&Act::Half, "failed:cut", 0);
 }
 
 #[test]
 fn what_is_no_answer_is_told_as_such() {
-    fault(Act::Garbage, "failed:malformed", 0);
-    fault(Act::Error, "failed:server_error", 0);
+    fault(&Act::Garbage, "failed:malformed", 0);
+    fault(&Act::Error, "failed:server_error", 0);
 }
 
 #[test]
 fn an_engine_with_too_much_to_do_is_asked_again_when_it_says() {
     let began = Instant::now();
     fault(
-        Act::Status(429, "Retry-After: 1\r\n", "{\"error\": \"busy\"}"),
+        &Act::Status(429, "Retry-After: 1\r\n", "{\"error\": \"busy\"}"),
         "failed:busy",
         0,
     );
     assert!(began.elapsed() >= Duration::from_secs(1), "it did not wait");
     fault(
-        Act::Status(503, "", "<html>busy</html>"),
+        &Act::Status(503, "", "<html>busy</html>"),
         "failed:server_error",
         0,
     );
@@ -219,7 +219,7 @@ fn an_engine_with_too_much_to_do_is_asked_again_when_it_says() {
 #[test]
 fn a_key_is_never_told_even_when_the_engine_tells_it() {
     fault(
-        Act::Status(500, "", "you sent {key}"),
+        &Act::Status(500, "", "you sent {key}"),
         "failed:server_error",
         0,
     );
@@ -228,9 +228,9 @@ fn a_key_is_never_told_even_when_the_engine_tells_it() {
 #[test]
 fn a_prompt_that_is_too_long_is_a_refusal_and_the_run_goes_on() {
     let text = "{\"error\": {\"message\": \"This model's maximum context length is 10 tokens\"}}";
-    fault(Act::Status(400, "", text), "refused:context", 0);
+    fault(&Act::Status(400, "", text), "refused:context", 0);
     fault(
-        Act::Status(400, "", "{\"error\": \"no\"}"),
+        &Act::Status(400, "", "{\"error\": \"no\"}"),
         "failed:rejected",
         0,
     );
@@ -238,7 +238,7 @@ fn a_prompt_that_is_too_long_is_a_refusal_and_the_run_goes_on() {
 
 #[test]
 fn a_slow_first_token_is_a_measurement_and_no_fault() {
-    fault(Act::Late(Duration::from_millis(500)), "ok", 0);
+    fault(&Act::Late(Duration::from_millis(500)), "ok", 0);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 use crate::cli::Lab;
 use crate::http::{Server, ask, post, send};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -246,14 +247,14 @@ fn script(agent: u32, steps: u32) -> Script {
 fn trace(scripts: &[Script]) -> String {
     let mut text = String::from("{\"k\":\"header\",\"format\":\"laptime-trace\",\"version\":1}\n");
     for (agent, script) in scripts.iter().enumerate() {
-        text += &format!("{}\n", json!({"k": "session", "id": agent.to_string()}));
+        writeln!(text, "{}", json!({"k": "session", "id": agent.to_string()})).unwrap();
         let mut before = 0;
         for (step, added) in script.added.iter().enumerate() {
             let tokens = before + added.len() as u64;
             let line = json!({"k": "step", "id": step.to_string(), "session": agent.to_string(),
                 "prompt": {"tokens": tokens, "keep": before, "append": [{"tokens": added.len()}]},
                 "output": {"tokens": script.output}, "gap": {"tool_us": TOOL_MS * 1000}, "finish": "tool-call"});
-            text += &format!("{line}\n");
+            writeln!(text, "{line}").unwrap();
             before = tokens + script.output;
         }
     }

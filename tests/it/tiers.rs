@@ -10,6 +10,7 @@ use laptime::rig::fine::Fine;
 use laptime::study::rig;
 use laptime::trace::content::{ContentBuilder, ROOT};
 use laptime::units::{Span, Time, Tokens};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 const MILLI: u64 = 1_000_000;
@@ -452,7 +453,7 @@ fn hicache_brings_back_what_the_tree_lost() {
     use laptime::trace::read::{ReadOptions, load_bytes};
     let mut text = String::from(r#"{"k":"header","format":"laptime-trace","version":1}"#);
     for session in ["a", "b", "c"] {
-        text += &format!("\n{{\"k\":\"session\",\"id\":\"{session}\"}}\n");
+        writeln!(text, "\n{{\"k\":\"session\",\"id\":\"{session}\"}}").unwrap();
         for step in 0..3 {
             let prompt = 12_000 + 500 * step;
             let keep = if step == 0 {
@@ -461,10 +462,10 @@ fn hicache_brings_back_what_the_tree_lost() {
                 format!("\"keep\":{},", prompt - 400)
             };
             let new = if step == 0 { prompt } else { 400 };
-            text += &format!(
+            writeln!(text,
                 "{{\"k\":\"step\",\"id\":\"{session}{step}\",\"session\":\"{session}\",\"prompt\":{{\"tokens\":{prompt},{keep}\
-                 \"append\":[{{\"tokens\":{new}}}]}},\"output\":{{\"tokens\":100}},\"finish\":\"tool-call\"}}\n"
-            );
+                 \"append\":[{{\"tokens\":{new}}}]}},\"output\":{{\"tokens\":100}},\"finish\":\"tool-call\"}}"
+            ).unwrap();
         }
     }
     let trace = load_bytes("three", text.as_bytes(), &ReadOptions::default()).unwrap();

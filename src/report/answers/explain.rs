@@ -35,7 +35,7 @@ pub fn render(explained: &Explained, look: Look) -> String {
     text += &gathered(explained, look);
     let bound = what_bound(&base.summary, look);
     if !bound.is_empty() {
-        text += &format!("\n{}\n", bound.trim_end());
+        let _ = writeln!(text, "\n{}", bound.trim_end());
     }
     if !explained.slow.is_empty() {
         let _ = writeln!(text, "\n{}", painted("slowest laps", TITLE));

@@ -35,7 +35,7 @@ pub fn write(trace: &Trace, block: u32, out: &mut dyn Write) -> io::Result<()> {
                     "hash_ids": ids,
                 });
                 if let Some(waited) = waited {
-                    row["delay"] = millis(waited)
+                    row["delay"] = millis(waited);
                 } else {
                     let sent = step.recorded.sent.filter(|_| at > 0).unwrap_or_default();
                     if let Some(arrival) = session.arrival {

@@ -48,13 +48,12 @@ pub(super) fn read(input: &Input, feed: &mut Feed<'_>) -> Result<(), TraceError>
             Ok(found) => {
                 for mut one in found {
                     one.place.clone_from(&place);
-                    match by_id.get(&one.id) {
+                    if let Some(&at) = by_id.get(&one.id) {
                         // Rows of one session are its turns.
-                        Some(&at) => conversations[at].turns.append(&mut one.turns),
-                        None => {
-                            by_id.insert(one.id.clone(), conversations.len());
-                            conversations.push(one);
-                        }
+                        conversations[at].turns.append(&mut one.turns);
+                    } else {
+                        by_id.insert(one.id.clone(), conversations.len());
+                        conversations.push(one);
                     }
                 }
             }

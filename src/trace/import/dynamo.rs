@@ -35,6 +35,7 @@ struct Entry {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "named as the format names them")]
 struct Context {
     session_id: Text,
     parent_session_id: Text,
@@ -47,6 +48,7 @@ struct Context {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "named as the format names them")]
 struct Request {
     model: Text,
     input_tokens: Num,
@@ -75,6 +77,7 @@ struct Replay {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "named as the format names them")]
 struct Tool {
     tool_call_id: Text,
     tool_class: Text,

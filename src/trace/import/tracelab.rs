@@ -43,6 +43,7 @@ struct Event {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "named as the format names them")]
 struct Tool {
     tool_name: Text,
     tool_call_id: Text,

@@ -319,15 +319,14 @@ fn solve(mut rows: [[f64; 4]; 3]) -> Option<[f64; 3]> {
         if pivot.abs() < 1e-12 {
             return None;
         }
-        for column in at..4 {
-            rows[at][column] /= pivot;
-        }
-        for other in (0..3).filter(|other| *other != at) {
-            let factor = rows[other][at];
-            for column in at..4 {
-                rows[other][column] -= factor * rows[at][column];
+        let own = rows[at].map(|value| value / pivot);
+        for row in &mut rows {
+            let factor = row[at];
+            for (value, mine) in row.iter_mut().zip(own) {
+                *value -= factor * mine;
             }
         }
+        rows[at] = own;
     }
     Some([rows[0][3], rows[1][3], rows[2][3]])
 }

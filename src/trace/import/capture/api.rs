@@ -217,7 +217,9 @@ pub(super) fn response(body: &Value) -> Answered {
         Value::String(text) => stream(text),
         Value::Array(chunks) => {
             let mut streamed = Streamed::default();
-            chunks.iter().for_each(|chunk| streamed.take(chunk));
+            for chunk in chunks {
+                streamed.take(chunk);
+            }
             streamed.finish()
         }
         whole => document(whole),
@@ -245,9 +247,9 @@ fn document(body: &Value) -> Answered {
         }
         answered.finish = finish(choice["finish_reason"].as_str());
     } else if let Some(items) = body["output"].as_array() {
-        items
-            .iter()
-            .for_each(|item| message(item, &mut answered.said));
+        for item in items {
+            message(item, &mut answered.said);
+        }
         let called = items.iter().any(|item| {
             item["type"]
                 .as_str()

@@ -320,7 +320,9 @@ impl Thread {
         call.answer = self.tip;
         let tools = std::mem::take(&mut call.tools);
         self.calls.push(call);
-        tools.into_iter().for_each(|tool| self.ask(at, tool));
+        for tool in tools {
+            self.ask(at, tool);
+        }
         at
     }
 

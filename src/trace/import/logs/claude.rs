@@ -408,7 +408,9 @@ impl Reader {
             Some("max_tokens") => Some("length"),
             _ => open.finish,
         };
-        tools.into_iter().for_each(|tool| here.ask(call, tool));
+        for tool in tools {
+            here.ask(call, tool);
+        }
     }
 
     fn attachment(&mut self, thread: usize, value: &Value) {
@@ -455,16 +457,14 @@ impl Reader {
         self.talk.threads[place] = thread;
         let started = self.started.get(&agent).cloned();
         let by_id = started.as_ref().and_then(|(tool, _)| {
-            let parents = self.talk.threads.iter_mut().enumerate().take(place);
-            parents
-                .filter_map(|(parent, thread)| {
-                    let call = thread.call_of(tool)?;
-                    if let Some(tool) = thread.tool(tool) {
-                        tool.child = Some(place);
-                    }
-                    Some((parent, call))
-                })
-                .next()
+            let mut parents = self.talk.threads.iter_mut().enumerate().take(place);
+            parents.find_map(|(parent, thread)| {
+                let call = thread.call_of(tool)?;
+                if let Some(tool) = thread.tool(tool) {
+                    tool.child = Some(place);
+                }
+                Some((parent, call))
+            })
         });
         self.talk.threads[place].background = started.is_some_and(|(_, background)| background);
         self.started.extend(child.started);

@@ -106,9 +106,9 @@ fn shown_entries(notes: &mut Notes, talk: &mut Talk, entries: &[Value]) {
                 if request.is_string() {
                     main.hear(Part::body(kind, request), None);
                 } else {
-                    heard
-                        .into_iter()
-                        .for_each(|(part, at_us)| main.hear(part, at_us));
+                    for (part, at_us) in heard {
+                        main.hear(part, at_us);
+                    }
                 }
                 if told.get("cancelReason").is_some() && usage.is_none() {
                     talk.events.push(("aborted", at_us));
@@ -128,9 +128,9 @@ fn shown_entries(notes: &mut Notes, talk: &mut Talk, entries: &[Value]) {
             }
             "condense_context" | "compaction" | "summarize_task" => {
                 let call = open.take();
-                call.into_iter().for_each(|call| {
+                if let Some(call) = call {
                     main.call(call);
-                });
+                }
                 talk.events.push(("compaction", at_us));
                 main.go_back(HEAD, "compaction");
                 let summary = text(at(entry, &["contextCondense"]), "summary").unwrap_or(said);
@@ -181,7 +181,6 @@ fn answer(call: &mut Call, kind: &str, asks: bool, said: &str, at_us: Option<i64
                 });
             }
         }
-        "command_output" | "mcp_server_response" | "browser_action_result" => return,
         _ => return,
     }
     call.end_us = call.end_us.max(at_us);

@@ -87,7 +87,7 @@ impl Reader {
             _ => return,
         };
         if let Some(&known) = self.by_id.get(&id).filter(|_| !id.is_empty()) {
-            self.entries[known] = entry
+            self.entries[known] = entry;
         } else {
             self.by_id.insert(id, self.entries.len());
             self.entries.push(entry);

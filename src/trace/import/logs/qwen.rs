@@ -170,7 +170,9 @@ impl Reader {
         open.end_us = open.end_us.max(at_us);
         open.model = model.or(open.model.take());
         open.usage = usage(at(value, &["usageMetadata"])).told().or(open.usage);
-        tools.into_iter().for_each(|tool| here.ask(call, tool));
+        for tool in tools {
+            here.ask(call, tool);
+        }
         if let Some(api) = self.api.take() {
             apply(&mut here.calls[call], api);
         }

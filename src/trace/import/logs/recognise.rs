@@ -156,11 +156,10 @@ fn array(items: &[Value]) -> Found {
         return Some(Ok(Log::OpenHands));
     }
     match items.first().and_then(role).as_deref() {
-        Some("system") => Some(Ok(Log::MiniSweAgent)),
         Some("user") if items[0].get("content").is_some_and(Value::is_array) => {
             Some(Ok(Log::Cline))
         }
-        Some("user") => Some(Ok(Log::MiniSweAgent)),
+        Some("system" | "user") => Some(Ok(Log::MiniSweAgent)),
         _ => items.first().and_then(Value::as_object).and_then(object),
     }
 }
