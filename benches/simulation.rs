@@ -57,14 +57,14 @@ fn sessions(count: u32, laps: u32, first: u64, growth: u64, output: u64) -> Trac
             });
             prompt = grow(&mut tree, answer, growth);
         }
-        let id = "main".to_string();
+        let id = "main".into();
         let threads = vec![Thread {
             id,
             join: Join::Blocking,
             steps,
         }];
         sessions.push(Session {
-            id: "session".to_string(),
+            id: "session".into(),
             arrival: None,
             resumed: false,
             model: None,

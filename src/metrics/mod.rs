@@ -238,9 +238,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Returns metrics with room for the calls that are expected, within reason.
-    pub fn with_capacity(calls: usize) -> Metrics {
+    /// Returns metrics with room for the calls and runs that are expected, within reason.
+    pub fn with_capacity(calls: usize, runs: usize) -> Metrics {
         Metrics {
+            runs: Vec::with_capacity(runs.min(MOST_ROOM)),
             calls: Vec::with_capacity(calls.min(MOST_ROOM)),
             laps: Vec::with_capacity(calls.min(MOST_ROOM)),
             ..Metrics::default()

@@ -310,7 +310,7 @@ impl WorkloadIn {
                 .into_iter()
                 .map(|one| (one.name, one.digest))
                 .collect(),
-            sessions,
+            sessions: sessions.into_iter().map(Into::into).collect(),
             plan: Plan {
                 agents: self.agents,
                 runs: Some(self.runs),

@@ -71,7 +71,7 @@ impl Serialize for Document<'_> {
         use serde::ser::SerializeStruct;
         let replay = self.replay;
         let metrics = &replay.metrics;
-        let name = |run| replay.workload.sessions[metrics.session_of(run)].as_str();
+        let name = |run| &*replay.workload.sessions[metrics.session_of(run)];
         let mut document = serializer.serialize_struct("Document", 12)?;
         document.serialize_field("schema", RESULT)?;
         document.serialize_field("laptime_version", env!("CARGO_PKG_VERSION"))?;

@@ -383,10 +383,25 @@ impl StepCost {
     }
 
     /// Returns how long `times` decode steps take for one row alone, from this context on.
+    ///
+    /// # Panics
+    /// When passes verify drafts: how far an answer has come decides what they accept.
     pub fn decode_alone(&self, context: u64, times: u64) -> Fine {
+        assert!(self.one_token(), "passes verify drafts");
+        if times == 1 {
+            // Asked for every row of every step.
+            let short = context < self.form.short_tokens;
+            let kv = if short { self.kv_short } else { self.kv };
+            return self.fixed[1] + Fine((kv.own.0 + kv.longest.0) * u128::from(context));
+        }
         let mut graph = Graph::default();
         graph.add_row(context);
         self.decode(&graph, times)
+    }
+
+    /// Returns whether a decode pass adds one token to each answer: no drafts are verified.
+    pub fn one_token(&self) -> bool {
+        self.speculation.is_none()
     }
 
     fn graph(&self, graph: &Graph) -> Fine {
@@ -564,6 +579,22 @@ mod tests {
             let now = cost.step(std::slice::from_ref(&graph));
             assert!(now >= last, "round {round}");
             last = now;
+        }
+    }
+
+    #[test]
+    fn a_row_alone_is_a_pass_of_one_row() {
+        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
+        for (context, times) in [
+            (1, 1),
+            (999, 1),
+            (999, 3),
+            (1000, 1),
+            (70_000, 1),
+            (990, 40),
+        ] {
+            let alone = cost.decode_alone(context, times);
+            assert_eq!(alone, cost.steps(&[rows(&[context])], times), "{context}");
         }
     }
 }

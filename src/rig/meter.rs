@@ -271,7 +271,10 @@ impl Heat {
 
 /// Returns `length` at that many thousandths.
 pub fn stretched(length: Fine, thousandths: u64) -> Fine {
-    Fine(length.0 * u128::from(thousandths) / 1000)
+    match thousandths {
+        1000 => length,
+        _ => Fine(length.0 * u128::from(thousandths) / 1000),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! files, or a clock.
 
 pub mod book;
+pub mod by_seq;
 pub mod ceiling;
 pub mod cost;
 pub mod engine;

@@ -47,12 +47,12 @@ impl Recorded {
 
     /// Returns how many steps have no recorded time; they take none.
     pub fn steps_without_time(&self) -> usize {
-        self.count(|step| step.model.is_none())
+        self.count(|step| step.model().is_none())
     }
 
     /// Returns how many steps do not say what came from a cache; an engine that forgets nothing is assumed.
     pub fn steps_without_cached(&self) -> usize {
-        self.count(|step| step.cached.is_none())
+        self.count(|step| step.cached().is_none())
     }
 
     fn count(&self, lacks: impl Fn(&Measured) -> bool) -> usize {
@@ -87,9 +87,9 @@ fn classes(call: &Call, cached: Tokens) -> TokenClasses {
 impl Backend for Recorded {
     fn submit(&mut self, now: Time, call: Call) {
         let measured = self.measured(&call);
-        let lasted = measured.model.unwrap_or(Span::ZERO);
+        let lasted = measured.model().unwrap_or(Span::ZERO);
         let cached = measured
-            .cached
+            .cached()
             .unwrap_or(call.seen_computed)
             .min(call.prompt_tokens);
         let parts = CallParts {
@@ -104,7 +104,7 @@ impl Backend for Recorded {
             outcome: Outcome::Ok,
             submitted: now,
             admitted: Some(now),
-            first_token: measured.first_token.map(|after| now + after.min(lasted)),
+            first_token: measured.first_token().map(|after| now + after.min(lasted)),
             finished: now + lasted,
             cached,
             output: call.output_tokens,

@@ -216,10 +216,9 @@ impl<E: Engine> StepLoop<E> {
         let length = end - running.from;
         for row in &self.step.rows {
             self.book.charge_standing(row.seq, running.from);
-            self.alone.clear();
-            self.engine
-                .graphs(std::slice::from_ref(row), &self.book, &mut self.alone);
-            let alone = self.cost.steps(&self.alone, running.times);
+            let alone =
+                self.engine
+                    .alone(row, running.times, &self.book, &self.cost, &mut self.alone);
             let alone = stretched(alone, running.stretch);
             match row.chunk {
                 Some(tokens) => self.book.charge_chunk(row.seq, tokens, alone, length, end),

@@ -127,7 +127,12 @@ impl Served {
         calls.retain(|one| one.answered);
         calls.splice(..0, warm);
         calls.sort_by_key(|call| call.admitted);
-        let paths = Paths::of(&calls, content, unit);
+        let shared = shared(&calls, content);
+        if !shared.contains(&true) {
+            // Nobody comes upon what another has computed.
+            return Best::default();
+        }
+        let paths = Paths::of(&calls, content, unit, &shared);
         let timeline = Timeline::of(&calls);
         let uses = Uses::of(&paths, &timeline);
         let tokens = |units: u64| Tokens(units * unit);
@@ -224,7 +229,7 @@ struct Paths {
 const START: u32 = 0;
 
 impl Paths {
-    fn of(calls: &[Kept], content: &Content, unit: u64) -> Paths {
+    fn of(calls: &[Kept], content: &Content, unit: u64, shared: &[bool]) -> Paths {
         let cuts = cuts(calls, content, unit);
         let mut paths = Paths {
             parent: vec![START],
@@ -232,7 +237,7 @@ impl Paths {
             places: Vec::with_capacity(calls.len()),
         };
         let mut last_of: FxHashMap<u64, u32> = FxHashMap::default();
-        let mut fresh: Vec<(u64, u32)> = Vec::new();
+        let mut fresh: Vec<(NodeId, u64, u32)> = Vec::new();
         let mut needed = vec![true];
         for call in calls {
             let mut at = START;
@@ -246,9 +251,9 @@ impl Paths {
                     at = last;
                     break;
                 }
-                fresh.push((key, to));
+                fresh.push((node, key, to));
             }
-            for (key, to) in fresh.drain(..).rev() {
+            for (node, key, to) in fresh.drain(..).rev() {
                 let first = cuts.partition_point(|cut| *cut < (key, 0));
                 let inside = cuts[first..].iter().take_while(|cut| cut.0 == key);
                 for end in inside.map(|cut| cut.1).chain([to]) {
@@ -256,7 +261,10 @@ impl Paths {
                     paths.end.push(end);
                     at = (paths.end.len() - 1) as u32;
                 }
-                last_of.insert(key, at);
+                // What no other call passes is not looked for again.
+                if shared[node.index()] {
+                    last_of.insert(key, at);
+                }
             }
             needed.resize(paths.end.len(), false);
             let [limit, computed] = call.borders(unit);
@@ -364,6 +372,27 @@ fn cuts(calls: &[Kept], content: &Content, unit: u64) -> Vec<(u64, u32)> {
 fn owned(content: &Content, node: NodeId, unit: u64) -> (u32, u32) {
     let units = |tokens: Tokens| (tokens.0 / unit) as u32;
     (units(content.start(node)), units(content.end(node)))
+}
+
+/// Returns for each node whether the paths of several calls go through it, whosever content it is.
+fn shared(calls: &[Kept], content: &Content) -> Vec<bool> {
+    let mut passed = vec![false; content.len()];
+    let mut shared = vec![false; content.len()];
+    let is = |marks: &[bool], node: NodeId| marks[node.index()];
+    for call in calls {
+        let mut above = content.upwards(call.tip).skip_while(|&node| {
+            let first = !is(&passed, node);
+            passed[node.index()] = true;
+            first
+        });
+        // Whatever lies above was passed by the same calls, and marked with the first of them.
+        while let Some(node) = above.next()
+            && !is(&shared, node)
+        {
+            shared[node.index()] = true;
+        }
+    }
+    shared
 }
 
 fn key(content: &Content, node: NodeId, realms: Realms) -> u64 {

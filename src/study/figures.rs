@@ -14,6 +14,7 @@ use crate::operating_point::OperatingPoint;
 use crate::trace::Trace;
 use crate::units::{Span, Time};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One lap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +54,7 @@ pub struct Figures {
 }
 
 /// Names the same run of the same session in every replay of a trace: the session, and which of its copies.
-pub type RunKey = (String, u32);
+pub type RunKey = (Arc<str>, u32);
 
 impl Figures {
     /// Returns the figures of a replay that has just been made.
@@ -81,7 +82,7 @@ impl Figures {
     pub fn session(&self, run: RunId) -> &str {
         let row = self.runs.iter().find(|row| row.run == run);
         let name = row.and_then(|row| self.workload.sessions.get(row.session as usize));
-        name.map_or("", String::as_str)
+        name.map_or("", |name| name)
     }
 
     /// Returns what each run is called in every replay of the same trace.

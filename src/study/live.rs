@@ -247,7 +247,7 @@ impl Met {
     fn head(&self, workload: &Workload) -> Head {
         Head {
             traces: workload.traces.clone(),
-            sessions: workload.sessions.clone(),
+            sessions: workload.sessions.iter().map(ToString::to_string).collect(),
             plan: workload.plan,
             runs: workload.runs,
             calls: workload.calls,
@@ -455,7 +455,7 @@ pub fn recovered(contents: Contents) -> Recovered {
     let prices = Prices::parse(&named).unwrap_or_default();
     let workload = Workload {
         traces: head.traces,
-        sessions: head.sessions,
+        sessions: head.sessions.into_iter().map(Into::into).collect(),
         plan: head.plan,
         runs: head.runs,
         calls: head.calls,

@@ -15,6 +15,7 @@ use crate::rig::{Backend, Rig};
 use crate::sim;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What was replayed, apart from the rig.
 #[derive(Clone, PartialEq, Debug)]
@@ -22,7 +23,7 @@ pub struct Workload {
     /// The files, by name and digest.
     pub traces: Vec<(String, String)>,
     /// The sessions' names, by their place in the trace.
-    pub sessions: Vec<String>,
+    pub sessions: Vec<Arc<str>>,
     /// How many runs, at once and in all, and how agents behave.
     pub plan: Plan,
     /// How many runs in all.
@@ -108,11 +109,14 @@ pub fn replay<'w>(
     also: &mut impl Sink,
 ) -> Replay<'w> {
     let room = usize::try_from(workload.calls).unwrap_or(0);
-    let mut metrics = Metrics::with_capacity(room);
+    let mut metrics = Metrics::with_capacity(room, workload.runs as usize);
     let mut fleet = Fleet::new(trace, workload.plan);
     let mut served = Served::with_capacity(room);
     let mut figures = Both(&mut metrics, &mut served);
     sim::run(&mut fleet, &mut rig.backend, &mut Both(also, &mut figures));
+    let busy = rig.backend.busy();
+    // What is no longer needed makes room for what follows.
+    drop((fleet, rig.backend));
     let mut metrics = metrics.finish();
     if let Some(shape) = rig.cache {
         let best = served.best(&trace.content, shape);
@@ -120,7 +124,6 @@ pub fn replay<'w>(
         metrics.summary.tokens.cached_unbounded = Some(best.unbounded);
     }
     let summary = &mut metrics.summary;
-    let busy = rig.backend.busy();
     let energy = rig
         .draw
         .zip(busy)

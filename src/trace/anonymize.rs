@@ -237,7 +237,7 @@ impl Writer<'_> {
                 output,
                 gap: gap(step),
                 timing: timing(step),
-                usage: step.recorded.cached.map(|cached| UsageRecord {
+                usage: step.recorded.cached().map(|cached| UsageRecord {
                     cached: Some(cached.0),
                     ..UsageRecord::default()
                 }),
@@ -494,9 +494,9 @@ fn gap(step: &Step) -> Option<GapRecord> {
 fn timing(step: &Step) -> Option<TimingRecord> {
     let recorded = &step.recorded;
     let timing = TimingRecord {
-        sent_us: recorded.sent.map(micros),
-        first_token_us: recorded.first_token.map(micros),
-        model_us: recorded.model.map(micros),
+        sent_us: recorded.sent().map(micros),
+        first_token_us: recorded.first_token().map(micros),
+        model_us: recorded.model().map(micros),
         how: None,
     };
     (timing != TimingRecord::default()).then_some(timing)

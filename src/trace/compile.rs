@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Segment kinds that form the head of a conversation.
@@ -58,12 +59,13 @@ struct Growing {
     agents: Names<usize>,
     /// Where each step stands (thread and place), by id.
     places: Names<(u32, u32)>,
-    /// For each thread the one that started it.
-    parents: Vec<Option<usize>>,
+    /// For each thread but the first the one that started it.
+    parents: Vec<usize>,
     /// The waits so far.
     waited: Span,
     /// Tokens whose content is known to have stood elsewhere in the thread, for each thread and segment key.
-    had: FxHashSet<(usize, u64)>,
+    // Boxed: most sessions have none, and there may be very many sessions.
+    had: Option<Box<FxHashSet<(usize, u64)>>>,
 }
 
 impl Compiler {
@@ -179,7 +181,7 @@ impl Compiler {
         self.by_id.insert(&record.id, self.sessions.len());
         self.sessions.push(Growing {
             session: Session {
-                id: record.id.clone(),
+                id: record.id.as_str().into(),
                 arrival: record
                     .arrival_us
                     .map(Span::from_micros)
@@ -202,7 +204,7 @@ impl Compiler {
             places: Names::default(),
             parents: Vec::new(),
             waited: Span::ZERO,
-            had: FxHashSet::default(),
+            had: None,
         });
         Ok(())
     }
@@ -269,7 +271,7 @@ impl Compiler {
         growing.agents.insert(&record.id, thread);
         growing.put(
             Thread {
-                id: record.id.clone(),
+                id: record.id.clone().into(),
                 join,
                 steps: Vec::new(),
             },
@@ -298,7 +300,7 @@ impl Compiler {
         let joins = self.joins_of(at, thread, &record.joins);
         let joins = joins.unwrap_or_else(|why| {
             doubts = Some(format!("step `{}` {why}; it waits for nobody", record.id));
-            Vec::new()
+            ThinVec::new()
         });
         let (gap, why) = self.gap_of(at, record);
         doubts = doubts.or(why);
@@ -315,7 +317,7 @@ impl Compiler {
             }
             left -= known.tokens;
             output = self.known(output, &known).map_err(too_big)?;
-            self.sessions[at].had.insert((thread, known.key));
+            self.sessions[at].had(thread, known.key);
         }
         output = self.content.opaque(output, Tokens(left)).map_err(too_big)?;
         let growing = &mut self.sessions[at];
@@ -339,17 +341,17 @@ impl Compiler {
             again: Tokens(again),
             break_estimated: record.prompt.break_at.as_deref() == Some("estimated"),
             gap,
-            recorded: Recorded {
-                sent: timing.sent_us.map(Span::from_micros),
-                first_token: timing.first_token_us.map(Span::from_micros),
-                model: timing.model_us.map(Span::from_micros),
-                cached: record
+            recorded: Recorded::new(
+                timing.sent_us.map(Span::from_micros),
+                timing.first_token_us.map(Span::from_micros),
+                timing.model_us.map(Span::from_micros),
+                record
                     .usage
                     .as_ref()
                     .and_then(|usage| usage.cached)
                     .filter(|&cached| cached <= record.prompt.tokens)
                     .map(Tokens),
-            },
+            ),
         });
         complaint.or(doubts).map_or(Ok(()), Err)
     }
@@ -365,7 +367,7 @@ impl Compiler {
             growing.agents.insert("main", 0);
             growing.put(
                 Thread {
-                    id: "main".to_string(),
+                    id: "main".into(),
                     join: Join::Blocking,
                     steps: Vec::new(),
                 },
@@ -376,12 +378,12 @@ impl Compiler {
     }
 
     /// Returns the threads to wait for: only a thread's own children, or the two could wait for each other.
-    fn joins_of(&self, at: usize, thread: usize, names: &[String]) -> Result<Vec<u32>, String> {
+    fn joins_of(&self, at: usize, thread: usize, names: &[String]) -> Result<ThinVec<u32>, String> {
         let growing = &self.sessions[at];
         let joins: Result<BTreeSet<u32>, String> = names
             .iter()
             .map(|name| match growing.agents.get(name) {
-                Some(child) if growing.parents[child] == Some(thread) => Ok(child as u32),
+                Some(child) if growing.parent(child) == Some(thread) => Ok(child as u32),
                 Some(_) => Err(format!("joins agent `{name}`, which another agent started")),
                 None => Err(format!(
                     "joins agent `{name}`, which is not defined above this line"
@@ -412,8 +414,8 @@ impl Compiler {
             client: span(|gap| gap.client_us),
             human: span(|gap| gap.human_us),
             unknown: span(|gap| gap.unknown_us),
-            spawns: Vec::new(),
-            joins: Vec::new(),
+            spawns: ThinVec::new(),
+            joins: ThinVec::new(),
         };
         (gap, complaint)
     }
@@ -425,14 +427,14 @@ impl Compiler {
             return BTreeMap::new();
         }
         for growing in self.sessions.iter().filter(|growing| growing.holds_steps()) {
-            let id = growing.session.id.as_str();
+            let id = &*growing.session.id;
             sources.entry(id).or_default().insert(growing.source);
         }
         let mut taken: FxHashSet<String> = FxHashSet::default();
         let mut renamed = BTreeMap::new();
         for growing in self.sessions.iter().filter(|growing| growing.holds_steps()) {
             let id = &growing.session.id;
-            if sources[id.as_str()].len() < 2 {
+            if sources[&**id].len() < 2 {
                 continue;
             }
             let stem = file_stem(Path::new(&self.sources[growing.source].name));
@@ -444,7 +446,7 @@ impl Compiler {
                 name = format!("{plain}#{count}");
             }
             taken.insert(name.clone());
-            renamed.insert((growing.source, id.clone()), name);
+            renamed.insert((growing.source, id.to_string()), name);
         }
         renamed
     }
@@ -464,9 +466,9 @@ impl Compiler {
         let renamed = self.renamed();
         if !renamed.is_empty() {
             for growing in &mut self.sessions {
-                let own = (growing.source, growing.session.id.clone());
+                let own = (growing.source, growing.session.id.to_string());
                 if let Some(name) = renamed.get(&own) {
-                    growing.session.id.clone_from(name);
+                    growing.session.id = name.as_str().into();
                 }
             }
         }
@@ -528,16 +530,31 @@ impl Growing {
 
     /// Adds a conversation, with the one that started it. Very many sessions have but one: no room is made for more.
     fn put(&mut self, thread: Thread, parent: Option<usize>) {
-        if self.parents.is_empty() {
-            self.parents.reserve_exact(1);
+        if self.session.threads.is_empty() {
             self.session.threads.reserve_exact(1);
+        } else {
+            self.parents
+                .push(parent.expect("only the first conversation was started by nobody"));
         }
-        self.parents.push(parent);
         self.session.threads.push(thread);
     }
 
+    fn parent(&self, thread: usize) -> Option<usize> {
+        thread.checked_sub(1).map(|place| self.parents[place])
+    }
+
+    /// Notes that the thread has content of this key; returns whether it had none of it before.
+    fn had(&mut self, thread: usize, key: u64) -> bool {
+        self.had.get_or_insert_default().insert((thread, key))
+    }
+
     /// Completes what follows the conversation's previous answer; returns a complaint when a wait had to be left out.
-    fn end_gap(&mut self, thread: usize, joins: Vec<u32>, record: &StepRecord) -> Option<String> {
+    fn end_gap(
+        &mut self,
+        thread: usize,
+        joins: ThinVec<u32>,
+        record: &StepRecord,
+    ) -> Option<String> {
         let before = record.before.as_ref();
         let waits = before.map(|gap| [gap.tool_us, gap.client_us, gap.human_us, gap.unknown_us]);
         let waits = waits.unwrap_or_default().map(|wait| self.believable(wait));

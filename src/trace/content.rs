@@ -146,7 +146,7 @@ pub enum ContentError {
     TooMany,
 }
 
-/// How many units are kept at most: two gigabytes of ids. A short line can ask for billions of blocks.
+/// How many units are kept at most: two gigabytes of ids, which 32 bits number. A short line can ask for billions of blocks.
 const MAX_UNITS: usize = 1 << 28;
 
 /// One entry of the child table: where a unit with this key follows a node.
@@ -156,9 +156,17 @@ type ChildKey = (NodeId, u64, u32);
 struct Growing {
     node: Node,
     /// The node's keyed units in the arena; empty for content that nothing else can equal.
-    units_from: usize,
+    units_from: u32,
     units: u32,
     unit_len: u32,
+}
+
+impl Growing {
+    /// Returns where its units' keys are.
+    fn units_of(&self) -> std::ops::Range<usize> {
+        let from = self.units_from as usize;
+        from..from + self.units as usize
+    }
 }
 
 /// The tree while it grows.
@@ -241,7 +249,7 @@ impl ContentBuilder {
                 return Ok(grown);
             };
             let known = self.nodes[child.index()];
-            let theirs = &self.keys[known.units_from..known.units_from + known.units as usize];
+            let theirs = &self.keys[known.units_of()];
             let agreed = theirs.iter().zip(rest).take_while(|(a, b)| a == b).count();
             at = if agreed == theirs.len() {
                 child
@@ -323,7 +331,7 @@ impl ContentBuilder {
     /// equals nothing else.
     pub fn prints(&self) -> Vec<Option<u64>> {
         let print = |growing: &Growing| {
-            let units = &self.keys[growing.units_from..growing.units_from + growing.units as usize];
+            let units = &self.keys[growing.units_of()];
             let mut hash = Xxh3::with_seed(u64::from(growing.unit_len));
             for key in units {
                 hash.update(&key.to_le_bytes());
@@ -336,9 +344,10 @@ impl ContentBuilder {
 
     /// Ends the building: the keys are dropped, the tree stays.
     pub fn finish(self) -> Content {
-        Content {
-            nodes: self.nodes.into_iter().map(|growing| growing.node).collect(),
-        }
+        let mut nodes: Vec<Node> = self.nodes.into_iter().map(|growing| growing.node).collect();
+        // Collected in place, where there was room for more.
+        nodes.shrink_to_fit();
+        Content { nodes }
     }
 
     fn grow(
@@ -362,7 +371,7 @@ impl ContentBuilder {
         let count = u32::try_from(units.len()).map_err(|_| ContentError::TooLong)?;
         self.push(Growing {
             node,
-            units_from: units.start,
+            units_from: units.start as u32,
             units: count,
             unit_len,
         })
@@ -410,10 +419,10 @@ impl ContentBuilder {
         let top = &mut self.nodes[upper.index()];
         (top.units_from, top.units, top.unit_len) = (whole.units_from, before, whole.unit_len);
         let lower = &mut self.nodes[node.index()];
-        lower.units_from += before as usize;
+        lower.units_from += before;
         lower.units -= before;
-        let first = self.keys[whole.units_from];
-        let next = self.keys[whole.units_from + before as usize];
+        let first = self.keys[whole.units_from as usize];
+        let next = self.keys[(whole.units_from + before) as usize];
         self.children
             .insert((whole.node.parent, first, whole.unit_len), upper);
         self.children.insert((upper, next, whole.unit_len), node);

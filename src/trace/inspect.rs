@@ -207,7 +207,7 @@ pub fn inspect(trace: &Trace) -> Inspection {
         session_of(&trace.content, session, &mut own, &mut seen);
         // The total counts content that sessions share once.
         session_of(&trace.content, session, &mut total, &mut everything);
-        sessions.push((session.id.clone(), own.finish()));
+        sessions.push((session.id.to_string(), own.finish()));
     }
     let mut total = total.finish();
     let own: Tokens = sessions.iter().map(|(_, own)| own.reusable).sum();
@@ -352,7 +352,7 @@ impl Gathered {
             (gap.tool, &mut self.tool),
             (gap.client, &mut self.client),
             (gap.human, &mut self.human),
-            (step.recorded.model.unwrap_or_default(), &mut self.model),
+            (step.recorded.model().unwrap_or_default(), &mut self.model),
         ] {
             if span > Span::ZERO {
                 list.push(span);
@@ -381,14 +381,14 @@ impl Gathered {
 
 /// Returns how long before a request the one before it was sent, where that is known.
 fn between(previous: &Step, step: &Step) -> Option<Span> {
-    let sent = previous.recorded.sent.zip(step.recorded.sent);
+    let sent = previous.recorded.sent().zip(step.recorded.sent());
     if let Some((before, now)) = sent.filter(|(before, now)| before <= now) {
         return Some(now - before);
     }
     let gap = &previous.gap;
     let waited = gap.tool + gap.client + gap.human + gap.unknown;
     // What sub-agents took is in no wait.
-    let model = previous.recorded.model.filter(|_| gap.joins.is_empty());
+    let model = previous.recorded.model().filter(|_| gap.joins.is_empty());
     model.map(|model| Span(model.0.saturating_add(waited.0)))
 }
 

@@ -24,7 +24,9 @@ use crate::units::{Span, Tokens};
 use content::Content;
 pub use error::TraceError;
 pub(crate) use seen::note_what_was_seen;
+use std::borrow::Cow;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 
 /// Everything that was read, ready to be replayed.
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ pub struct Source {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Session {
     /// The source's own name for it.
-    pub id: String,
+    pub id: Arc<str>,
     /// When it began, relative to the first session of its source; nothing where that is unknown.
     pub arrival: Option<Span>,
     /// Whether it begins in mid-conversation: its first prompt was not new when it was recorded.
@@ -84,7 +86,7 @@ pub enum Join {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Thread {
     /// The source's own name for it.
-    pub id: String,
+    pub id: Cow<'static, str>,
     /// How its parent waits for it; meaningless for the main thread.
     pub join: Join,
     /// What was asked, in order. Never empty.
@@ -155,22 +157,68 @@ pub struct Gap {
     /// Time of unknown cause.
     pub unknown: Span,
     /// Children started after the answer.
-    pub spawns: Vec<Spawn>,
+    pub spawns: ThinVec<Spawn>,
     /// Children that must have ended before the next request, by place in [`Session::threads`].
-    pub joins: Vec<u32>,
+    pub joins: ThinVec<u32>,
 }
 
-/// What was measured when a step was recorded; nothing where it was not.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// What was measured when a step was recorded, as far as it was. Kept tight: a trace may hold very many steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recorded {
-    /// When the request was sent, relative to the session's start.
-    pub sent: Option<Span>,
-    /// From request to first token.
-    pub first_token: Option<Span>,
-    /// From request to the end of the answer.
-    pub model: Option<Span>,
-    /// Prompt tokens that the recorded engine took from its cache.
-    pub cached: Option<Tokens>,
+    sent: u64,
+    first_token: u64,
+    model: u64,
+    cached: u64,
+}
+
+const NOT_MEASURED: u64 = u64::MAX;
+
+impl Default for Recorded {
+    fn default() -> Recorded {
+        Recorded::new(None, None, None, None)
+    }
+}
+
+impl Recorded {
+    /// Returns what was measured; the accessors say what each is.
+    pub fn new(
+        sent: Option<Span>,
+        first_token: Option<Span>,
+        model: Option<Span>,
+        cached: Option<Tokens>,
+    ) -> Recorded {
+        let kept = |span: Option<Span>| span.map_or(NOT_MEASURED, |span| span.0);
+        Recorded {
+            sent: kept(sent),
+            first_token: kept(first_token),
+            model: kept(model),
+            cached: cached.map_or(NOT_MEASURED, |tokens| tokens.0),
+        }
+    }
+
+    /// Returns when the request was sent, relative to the session's start.
+    pub fn sent(&self) -> Option<Span> {
+        measured(self.sent).map(Span)
+    }
+
+    /// Returns how long it was from request to first token.
+    pub fn first_token(&self) -> Option<Span> {
+        measured(self.first_token).map(Span)
+    }
+
+    /// Returns how long it was from request to the end of the answer.
+    pub fn model(&self) -> Option<Span> {
+        measured(self.model).map(Span)
+    }
+
+    /// Returns the prompt tokens that the recorded engine took from its cache.
+    pub fn cached(&self) -> Option<Tokens> {
+        measured(self.cached).map(Tokens)
+    }
+}
+
+fn measured(value: u64) -> Option<u64> {
+    (value != NOT_MEASURED).then_some(value)
 }
 
 impl Trace {

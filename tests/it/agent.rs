@@ -105,7 +105,7 @@ fn step(number: u32, gap: Gap) -> Step {
 fn thread(join: Join, gaps: Vec<Gap>) -> Thread {
     let steps = gaps.into_iter().enumerate();
     Thread {
-        id: "a".to_string(),
+        id: "a".into(),
         join,
         steps: steps
             .map(|(number, gap)| step(number as u32, gap))
@@ -115,7 +115,7 @@ fn thread(join: Join, gaps: Vec<Gap>) -> Thread {
 
 fn session(threads: Vec<Thread>) -> Session {
     Session {
-        id: "s".to_string(),
+        id: "s".into(),
         arrival: None,
         resumed: false,
         model: None,
@@ -198,8 +198,7 @@ fn gap(after: Ending) -> Gap {
         client: ms(2),
         human: ms(100_000),
         unknown: ms(70_000),
-        spawns: Vec::new(),
-        joins: Vec::new(),
+        ..Gap::default()
     }
 }
 
@@ -273,7 +272,7 @@ fn family(children: &[(Join, u64, usize)], joins: &[u32]) -> Trace {
     let first = Gap {
         tool: ms(50),
         spawns: spawns.collect(),
-        joins: joins.to_vec(),
+        joins: joins.into(),
         ..Gap::default()
     };
     let mut threads = vec![thread(Join::Blocking, vec![first, Gap::default()])];

@@ -17,7 +17,7 @@ fn calls(trace: &Trace, thread: usize) -> Vec<(u64, u64, Option<u64>, u64)> {
     let steps = trace.sessions[0].threads[thread].steps.iter();
     steps
         .map(|step| {
-            let cached = step.recorded.cached.map(|tokens| tokens.0);
+            let cached = step.recorded.cached().map(|tokens| tokens.0);
             (
                 step.prompt_tokens.0,
                 step.seen.0,
@@ -71,7 +71,7 @@ fn lines_of_one_claude_answer_are_one_call_with_its_last_counts() {
     let trace = read("claude.jsonl", samples::CLAUDE);
     let session = &trace.sessions[0];
     assert_eq!(
-        (session.id.as_str(), session.model.as_deref()),
+        (&*session.id, session.model.as_deref()),
         ("S1", Some("big"))
     );
     // The second prompt keeps the first with its whole answer; after the compaction only the head is the same.
@@ -91,7 +91,7 @@ fn a_claude_sub_agent_runs_inside_its_parents_wait() {
     let first = &session.threads[0].steps[0];
     assert_eq!((first.gap.spawns.len(), first.gap.joins.len()), (1, 1));
     assert_eq!(
-        (session.threads[1].id.as_str(), session.threads[1].join),
+        (&*session.threads[1].id, session.threads[1].join),
         ("A7", Join::Blocking)
     );
     // The answer ends at 4 s, the child at 9, the next request is sent at 9.5; a person thinks for a minute after it.
@@ -159,7 +159,7 @@ fn qwen_telemetry_says_how_long_calls_and_tools_took() {
     assert_eq!(main[0], (8_000, 0, Some(0), 90));
     assert_eq!((main[1].0, main[1].1), (8_100, 8_000));
     let steps = &trace.sessions[0].threads[0].steps;
-    assert_eq!(steps[0].recorded.model.unwrap().0, 4_200_000_000);
+    assert_eq!(steps[0].recorded.model().unwrap().0, 4_200_000_000);
     assert_eq!(waits(&trace, 0)[0], [150, 1_850, 0, 0]);
     // The compressed history takes the place of the old one.
     assert!(main[2].1 >= 7_900 && main[2].1 < 8_000, "{main:?}");
@@ -196,7 +196,7 @@ fn mini_swe_agent_stamps_are_ends() {
     );
     assert_eq!(waits(&trace, 0)[0], [1_500, 0, 0, 0]);
     let second = &trace.sessions[0].threads[0].steps[1];
-    assert_eq!(second.recorded.model.unwrap().0, 3_000_000_000);
+    assert_eq!(second.recorded.model().unwrap().0, 3_000_000_000);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn aider_tells_of_itself_in_three_ways() {
     let main = calls(&prompts, 0);
     assert_eq!(main[1].1, main[0].0 + main[0].3);
     let steps = &prompts.sessions[0].threads[0].steps;
-    assert_eq!(steps[1].recorded.model.unwrap().0, 7_000_000_000);
+    assert_eq!(steps[1].recorded.model().unwrap().0, 7_000_000_000);
     assert_eq!(waits(&prompts, 0)[0], [0, 0, 26_000, 0]);
 }
 

@@ -116,9 +116,9 @@ fn hashes_are_comparable_only_with_the_same_key() {
 fn bare(trace: &Trace) -> Vec<Session> {
     let strip = |session: &Session| {
         let mut session = session.clone();
-        (session.id, session.model) = (String::new(), None);
+        (session.id, session.model) = ("".into(), None);
         for thread in &mut session.threads {
-            thread.id = String::new();
+            thread.id = "".into();
             for step in &mut thread.steps {
                 (step.prompt, step.output) = Default::default();
             }

@@ -52,11 +52,7 @@ fn logged_requests_share_exactly_what_their_messages_share() {
         json!({"timestamp": 1_780_000_030.0, "request": asked(&other), "response": said("No.", 990, 3), "duration_ms": 1_000}),
     ];
     let trace = read("log.jsonl", &lines(&log));
-    let ids: Vec<&str> = trace
-        .sessions
-        .iter()
-        .map(|session| session.id.as_str())
-        .collect();
+    let ids: Vec<&str> = trace.sessions.iter().map(|session| &*session.id).collect();
     assert_eq!(ids, ["log-1", "log-2"]);
     let session = &trace.sessions[0];
     // The second prompt holds the first and its answer; the third has another answer in its place.
@@ -68,11 +64,11 @@ fn logged_requests_share_exactly_what_their_messages_share() {
     assert_eq!(
         (
             secs(steps[0].gap.human),
-            secs(steps[0].recorded.model.unwrap())
+            secs(steps[0].recorded.model().unwrap())
         ),
         (8.0, 2.0)
     );
-    assert_eq!(steps[0].recorded.cached.unwrap().0, 64);
+    assert_eq!(steps[0].recorded.cached().unwrap().0, 64);
     // The other conversation shares the tools and the system prompt, and nothing else.
     let tip = |session: usize| trace.sessions[session].threads[0].steps[0].prompt;
     let head = trace.content.meeting(tip(0), tip(1));
@@ -116,10 +112,10 @@ fn har_entries_are_read_with_their_times_and_streams() {
     ]}});
     let trace = read("capture.har", &serde_json::to_string_pretty(&har).unwrap());
     let session = &trace.sessions[0];
-    assert_eq!((session.id.as_str(), trace.sessions.len()), ("work", 1));
+    assert_eq!((&*session.id, trace.sessions.len()), ("work", 1));
     assert_eq!(calls(session, 0), [(500, 0, 40), (560, 540, 40)]);
     let first = &session.threads[0].steps[0];
-    assert_eq!(secs(first.recorded.first_token.unwrap()), 0.251);
+    assert_eq!(secs(first.recorded.first_token().unwrap()), 0.251);
     assert_eq!(
         (first.gap.after, secs(first.gap.unknown)),
         (Ending::ToolCall, 3.5)
@@ -170,7 +166,7 @@ fn claude_traces_count_what_was_cached_and_follow_thinking() {
             line(1_780_000_009.0, json!([plain, whole, again]), 390, 90),
         ]),
     );
-    assert_eq!(kept.sessions[0].id, "abc-7");
+    assert_eq!(&*kept.sessions[0].id, "abc-7");
     assert_eq!(calls(&kept.sessions[0], 0), [(400, 0, 60), (490, 460, 60)]);
     let dropped = read(
         "l.jsonl",
@@ -182,7 +178,7 @@ fn claude_traces_count_what_was_cached_and_follow_thinking() {
     let steps = &dropped.sessions[0].threads[0].steps;
     // Without its thinking the answer stands elsewhere, and was computed before.
     assert_eq!((steps[1].seen.0, steps[1].again.0 > 0), (400, true));
-    assert_eq!(steps[1].recorded.cached.unwrap().0, 390);
+    assert_eq!(steps[1].recorded.cached().unwrap().0, 390);
 }
 
 #[test]

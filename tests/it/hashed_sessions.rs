@@ -164,7 +164,7 @@ fn sub_agents_begin_their_duration_before_their_moment() {
         let session = trace
             .sessions
             .iter()
-            .find(|session| session.id == *id)
+            .find(|session| *session.id == **id)
             .unwrap();
         for entry in document["requests"].as_array().unwrap() {
             if entry["type"] != "subagent" || entry["requests"].as_array().is_none_or(Vec::is_empty)
@@ -186,7 +186,7 @@ fn sub_agents_begin_their_duration_before_their_moment() {
                 .unwrap();
             let first = session.threads[place].steps[0]
                 .recorded
-                .sent
+                .sent()
                 .unwrap()
                 .secs();
             let inner = entry["requests"][0]["t"].as_f64().unwrap();
@@ -212,7 +212,7 @@ fn sub_agents_begin_their_duration_before_their_moment() {
                 .find(|spawn| spawn.thread as usize == place)
                 .unwrap();
             let answered =
-                parent.recorded.sent.unwrap() + parent.recorded.model.unwrap_or_default();
+                parent.recorded.sent().unwrap() + parent.recorded.model().unwrap_or_default();
             // Moments are whole seconds: an agent may seem to begin a second before the answer that starts it.
             let begins = (answered + spawn.offset).secs();
             assert!(
@@ -236,7 +236,7 @@ fn a_wait_for_sub_agents_holds_only_what_came_after_them() {
         let session = trace
             .sessions
             .iter()
-            .find(|session| session.id == *id)
+            .find(|session| *session.id == **id)
             .unwrap();
         let main = &session.threads[0].steps;
         for (index, step) in main
@@ -248,8 +248,8 @@ fn a_wait_for_sub_agents_holds_only_what_came_after_them() {
             let end_of = |&child: &u32| {
                 let steps = &session.threads[child as usize].steps;
                 let ends = steps.iter().map(|step| {
-                    step.recorded.sent.unwrap().secs()
-                        + step.recorded.model.unwrap_or_default().secs()
+                    step.recorded.sent().unwrap().secs()
+                        + step.recorded.model().unwrap_or_default().secs()
                 });
                 ends.fold(0.0, f64::max)
             };

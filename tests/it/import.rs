@@ -33,7 +33,7 @@ const TRANSCRIPT: &str = r#"{"t":"2026-04-27T18:00:02.000000+00:00","iter":1,"ty
 fn a_transcript_keeps_answers_but_not_the_reasoning_in_them() {
     let trace = read("some_run.jsonl", TRANSCRIPT);
     let session = &trace.sessions[0];
-    assert_eq!(session.id, "some_run");
+    assert_eq!(&*session.id, "some_run");
     // 22 of the 400 tokens answered in the second turn were said aloud: (7 + 70) / 3.5.
     assert_eq!(
         prompts(session),
@@ -65,11 +65,7 @@ fn a_transcript_keeps_answers_but_not_the_reasoning_in_them() {
 fn a_run_that_begins_again_in_the_same_file_is_another_session() {
     let damaged = format!("\0\0\0{TRANSCRIPT}\0\0{TRANSCRIPT}{{\"t\":\"2026-04-27T18:00:02");
     let trace = read("run.jsonl", &damaged);
-    let ids: Vec<&str> = trace
-        .sessions
-        .iter()
-        .map(|session| session.id.as_str())
-        .collect();
+    let ids: Vec<&str> = trace.sessions.iter().map(|session| &*session.id).collect();
     assert_eq!(ids, ["run", "run#2"]);
     assert_eq!(trace.calls(), 8);
     assert_eq!(trace.sources[0].problems.len(), 1);
@@ -87,11 +83,7 @@ fn mooncake_rows_of_several_sessions_interleave() {
 {"timestamp": 2000, "input_length": 20, "output_length": 6, "hash_ids": [77]}
 "#,
     );
-    let ids: Vec<&str> = trace
-        .sessions
-        .iter()
-        .map(|session| session.id.as_str())
-        .collect();
+    let ids: Vec<&str> = trace.sessions.iter().map(|session| &*session.id).collect();
     assert_eq!(ids, ["a", "7", "m-5"]);
     assert_eq!(trace.sessions[1].arrival, Some(Span(500_250_000)));
     let a = &trace.sessions[0];
@@ -206,7 +198,7 @@ fn waits_of_hashed_sessions_are_differences_where_model_times_are_missing() {
         (main[2].gap.after, millis(main[2].gap.unknown)),
         (Ending::ToolCall, 15000)
     );
-    assert_eq!(main[2].recorded.model, None);
+    assert_eq!(main[2].recorded.model(), None);
 }
 
 #[test]
@@ -234,7 +226,7 @@ fn hashed_prompts_keep_whole_blocks_of_the_best_earlier_request() {
 fn a_document_that_is_cut_short_keeps_what_came_before() {
     let text = r#"{"id":"x","block_size":64,"hash_id_scope":"local","requests":[{"t":0,"in":64,"out":3,"hash_ids":[1]},{"t":5,"in":-9,"out":3},{"t":9,"in":"#;
     let trace = read("x.json", text);
-    assert_eq!((trace.sessions[0].id.as_str(), trace.calls()), ("x", 1));
+    assert_eq!((&*trace.sessions[0].id, trace.calls()), ("x", 1));
     assert_eq!(trace.sources[0].problems.len(), 2);
 }
 
@@ -253,11 +245,7 @@ fn sessions_of_one_name_in_two_files_are_told_apart_and_share_no_blocks() {
         &mut |_| {},
     )
     .unwrap();
-    let ids: Vec<&str> = trace
-        .sessions
-        .iter()
-        .map(|session| session.id.as_str())
-        .collect();
+    let ids: Vec<&str> = trace.sessions.iter().map(|session| &*session.id).collect();
     assert_eq!(ids, ["two/a", "one/a"]);
     assert_eq!(trace.skipped.len(), 2);
     let tip = |at: usize| trace.sessions[at].threads[0].steps[0].prompt;

@@ -171,12 +171,12 @@ fn tracelab_rounds_have_the_totals_and_tools_of_the_file() {
         (sum("input_tokens_total"), sum("output_tokens"))
     );
     let claude = &trace.sessions[0];
-    assert_eq!(claude.id, rounds[0]["session_id"]);
+    assert_eq!(&*claude.id, rounds[0]["session_id"]);
     let cached: u64 = trace
         .sessions
         .iter()
         .flat_map(|session| &session.threads[0].steps)
-        .map(|step| step.recorded.cached.unwrap().0)
+        .map(|step| step.recorded.cached().unwrap().0)
         .sum();
     assert_eq!(cached, sum("prefix_tokens"));
     // The second prompt grew by more than the answer, and holds it: 32,272 + 931.
@@ -206,7 +206,7 @@ fn workloads_reuse_what_they_say() {
     let text = "session_id,arrival_time,round_idx,prefix_len,input_len,output_len,tool_wait_after_ms\n\
                 0,0,0,0,512,64,100\n0,0,1,576,128,64,100\n1,200,0,0,400,48,80\n0,0,2,300,500,9,0\n";
     let trace = read("w.csv", text);
-    assert_eq!(trace.sessions[0].id, "w-0");
+    assert_eq!(&*trace.sessions[0].id, "w-0");
     // The third round keeps 300 tokens of what had been 768.
     assert_eq!(
         calls(&trace.sessions[0], 0),
@@ -311,7 +311,7 @@ fn spans_become_conversations_tools_and_sub_agents() {
     assert_eq!((trace.sessions.len(), trace.calls()), (1, 5));
     let session = &trace.sessions[0];
     assert_eq!(
-        (session.id.as_str(), session.model.as_deref()),
+        (&*session.id, session.model.as_deref()),
         ("conv", Some("m"))
     );
     // 1,200 holds the first answer; 1,300 grew by 100 over it, and 80 of those are the second.
@@ -340,7 +340,7 @@ fn spans_become_conversations_tools_and_sub_agents() {
     );
     assert_eq!(main[1].gap.joins, [1]);
     assert_eq!(
-        (main[2].gap.after, secs(main[0].recorded.model.unwrap())),
+        (main[2].gap.after, secs(main[0].recorded.model().unwrap())),
         (Ending::EndOfTurn, 2.0)
     );
     // The same as one document.
@@ -386,7 +386,7 @@ fn dynamo_trajectories_are_agents_with_their_tools() {
     ];
     let trace = read("d.jsonl", &lines(&log));
     let session = &trace.sessions[0];
-    assert_eq!((session.id.as_str(), session.threads.len()), ("run", 2));
+    assert_eq!((&*session.id, session.threads.len()), ("run", 2));
     assert_eq!(calls(session, 0), [(150, 0, 16), (200, 128, 16)]);
     let gap = &session.threads[0].steps[0].gap;
     // The sub-agent ends at 1.4 s; the tool ran on for 0.1 s, and 0.5 s are the client's.
@@ -396,7 +396,7 @@ fn dynamo_trajectories_are_agents_with_their_tools() {
     );
     assert_eq!(secs(gap.spawns[0].offset), 0.1);
     assert_eq!(
-        secs(session.threads[0].steps[0].recorded.first_token.unwrap()),
+        secs(session.threads[0].steps[0].recorded.first_token().unwrap()),
         0.1205
     );
 }
@@ -415,7 +415,7 @@ fn bailian_chats_go_on_where_their_parent_stopped() {
     ];
     let trace = read("b.jsonl", &lines(&log));
     assert_eq!((trace.sessions.len(), trace.calls()), (3, 4));
-    assert_eq!(trace.sessions[0].id, "b-10");
+    assert_eq!(&*trace.sessions[0].id, "b-10");
     assert_eq!(calls(&trace.sessions[0], 0), [(40, 0, 9), (70, 32, 9)]);
     assert_eq!(secs(trace.sessions[0].threads[0].steps[0].gap.human), 60.5);
     assert_eq!(
@@ -440,7 +440,7 @@ fn burstgpt_sessions_are_conversations_and_failures_have_no_answer() {
     assert_eq!(calls(&trace.sessions[0], 0), [(100, 0, 50), (180, 150, 20)]);
     let first = &trace.sessions[0].threads[0].steps[0];
     assert_eq!(
-        (secs(first.gap.human), secs(first.recorded.model.unwrap())),
+        (secs(first.gap.human), secs(first.recorded.model().unwrap())),
         (32.5, 2.5)
     );
     assert_eq!(calls(&trace.sessions[1], 0), [(30, 0, 0)]);

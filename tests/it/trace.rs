@@ -88,16 +88,16 @@ fn waits_never_count_a_sub_agent_twice() {
     };
     for session in read(&folder).sessions {
         let main = &session.threads[0].steps;
-        let sent = |at: usize| main[at].recorded.sent.unwrap().secs();
+        let sent = |at: usize| main[at].recorded.sent().unwrap().secs();
         let waits: f64 = main.iter().map(|step| wait(step).secs()).sum();
-        let models = main.iter().filter_map(|step| step.recorded.model);
+        let models = main.iter().filter_map(|step| step.recorded.model());
         let models: f64 = models.map(Span::secs).sum();
         let length = sent(main.len() - 1) - sent(0);
         let last = main
             .last()
             .unwrap()
             .recorded
-            .model
+            .model()
             .unwrap_or_default()
             .secs();
         // Moments are whole seconds, and rounding does not add up: `think_time` is finer.
@@ -121,7 +121,7 @@ fn transcripts_have_the_totals_of_their_summaries() {
     assert_eq!(trace.sessions.len(), 10);
     let mut compared = 0;
     for session in &trace.sessions {
-        let path = folder.join(&session.id).join("summary.json");
+        let path = folder.join(&*session.id).join("summary.json");
         let Ok(text) = std::fs::read_to_string(path) else {
             continue;
         };
@@ -129,7 +129,7 @@ fn transcripts_have_the_totals_of_their_summaries() {
         let steps = &session.threads[0].steps;
         let output: u64 = steps.iter().map(|step| step.output_tokens.0).sum();
         let prompt: u64 = steps.iter().map(|step| step.prompt_tokens.0).sum();
-        let models = steps.iter().filter_map(|step| step.recorded.model);
+        let models = steps.iter().filter_map(|step| step.recorded.model());
         let length = models
             .chain(steps.iter().map(wait))
             .map(Span::secs)
@@ -156,7 +156,7 @@ fn delays_of_mooncake_rows_belong_to_the_answer_before() {
     let trace = read(&folder);
     assert_eq!((trace.sessions.len(), trace.calls()), (16, 1_113));
     let first = &trace.sessions[0];
-    assert_eq!(first.id, "p1_bugfix_27b-nothink_v8");
+    assert_eq!(&*first.id, "p1_bugfix_27b-nothink_v8");
     let steps = &first.threads[0].steps;
     assert_eq!(steps[0].gap.tool, Span::from_micros(120_000));
     assert_eq!(steps[0].gap.after, Ending::ToolCall);

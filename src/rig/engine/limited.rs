@@ -35,6 +35,10 @@ impl<E: Engine> Engine for Limited<E> {
         self.engine.plan(at, book, step);
     }
 
+    fn one_pass(&self) -> bool {
+        self.engine.one_pass()
+    }
+
     fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {
         self.engine.graphs(rows, book, graphs);
     }

@@ -23,6 +23,7 @@ use batch::{Part, share_one_stream, split_equally, split_in_order};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 
 /// Tokens between a hybrid model's last checkpoint and the end of its prompt.
 const CHECKPOINT_TAIL: u64 = 4;
@@ -117,7 +118,7 @@ struct Slot {
 struct History {
     tip: NodeId,
     len: u64,
-    checkpoints: Vec<(NodeId, u64)>,
+    checkpoints: ThinVec<(NodeId, u64)>,
 }
 
 /// llama.cpp's server.
@@ -479,6 +480,10 @@ impl Engine for LlamaCpp {
         } else {
             1
         };
+    }
+
+    fn one_pass(&self) -> bool {
+        false
     }
 
     fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {

@@ -20,6 +20,7 @@ use crate::trace::content::{Content, ROOT};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 
 /// Seconds for which a server under load does not look for new requests.
 const POLL_S: f64 = 0.5;
@@ -83,7 +84,7 @@ pub struct MlxLm {
     /// Since when somebody has been served.
     since: Fine,
     /// Ends of sequences that a conversation ever had stored.
-    kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
+    kept: FxHashMap<ThreadId, ThinVec<(NodeId, u64)>>,
 }
 
 impl MlxLm {
@@ -162,7 +163,10 @@ impl MlxLm {
             Cache::Off => 0,
             Cache::Sequences(rules) if rules.trims => limit,
             Cache::Sequences(_) => {
-                let kept = self.kept.get(&call.thread).map_or(&[][..], Vec::as_slice);
+                let kept = self
+                    .kept
+                    .get(&call.thread)
+                    .map_or(&[][..], ThinVec::as_slice);
                 deepest_shared(kept, call.prompt, limit, &self.content)
             }
             Cache::Chunks(chunk) => limit / chunk * chunk,
@@ -281,6 +285,10 @@ impl Engine for MlxLm {
         } else {
             1
         };
+    }
+
+    fn one_pass(&self) -> bool {
+        false
     }
 
     fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {

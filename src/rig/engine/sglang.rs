@@ -21,6 +21,7 @@ use crate::trace::content::Content;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 
 /// Answer tokens for which room is kept at most, however many a client allows.
 const CLIP: u64 = 4096;
@@ -128,7 +129,7 @@ pub struct Sglang {
     /// Decode rounds before prompts may be read again.
     forced: u64,
     /// Positions at which a conversation ever had a state kept.
-    kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
+    kept: FxHashMap<ThreadId, ThinVec<(NodeId, u64)>>,
     warm: Vec<Call>,
     last_plan: Option<Fine>,
     retractions: u64,
@@ -391,7 +392,10 @@ impl Sglang {
         if self.settings.states.is_none() {
             return limit;
         }
-        let kept = self.kept.get(&call.thread).map_or(&[][..], Vec::as_slice);
+        let kept = self
+            .kept
+            .get(&call.thread)
+            .map_or(&[][..], ThinVec::as_slice);
         deepest_shared(kept, call.prompt, limit, &self.content)
     }
 }

@@ -8,11 +8,11 @@
 use super::{Engine, Row, Step, most_that_fit};
 use crate::call::{Call, Outcome};
 use crate::rig::book::{Book, SeqId};
+use crate::rig::by_seq::BySeq;
 use crate::rig::fine::Fine;
 use crate::rig::kv::path::Path;
 use crate::rig::kv::radix::{Hold, RadixPool, Rules};
 use crate::trace::content::Content;
-use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub struct TrtLlm {
     waiting: VecDeque<SeqId>,
     /// In order of admission.
     running: Vec<SeqId>,
-    held: FxHashMap<SeqId, Held>,
+    held: BySeq<Held>,
     warm: Vec<Call>,
     pauses: u64,
 }
@@ -78,7 +78,7 @@ impl TrtLlm {
             pool,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            held: FxHashMap::default(),
+            held: BySeq::default(),
             warm: Vec::new(),
             pauses: 0,
         }
@@ -124,7 +124,7 @@ impl TrtLlm {
                 seq.known()
             };
             let needed = self.blocks(length);
-            needed.saturating_sub(self.held[id].hold.pages())
+            needed.saturating_sub(self.held[*id].hold.pages())
         };
         self.running.iter().map(more).sum()
     }
@@ -133,7 +133,7 @@ impl TrtLlm {
     fn reserved(&self, book: &Book) -> u64 {
         let more = |id: &SeqId| {
             let needed = self.blocks(self.longest(*id, book));
-            needed.saturating_sub(self.held[id].hold.pages())
+            needed.saturating_sub(self.held[*id].hold.pages())
         };
         self.running.iter().map(more).sum()
     }
@@ -163,7 +163,7 @@ impl TrtLlm {
         for id in reading {
             let seq = book.seq(id);
             let rest = seq.known() - seq.computed;
-            let held = self.held[&id].hold.pages();
+            let held = self.held[id].hold.pages();
             let room = (self.pool.free() + held).saturating_sub(self.settings.state_blocks);
             let room = room * self.settings.tokens_per_block - seq.computed;
             let tokens = self.piece(seq.computed, rest, budget.min(room));
@@ -198,7 +198,7 @@ impl TrtLlm {
 
     fn grow(&mut self, id: SeqId, tokens: u64) {
         let blocks = self.blocks(tokens);
-        let held = self.held.get_mut(&id).expect("it runs");
+        let held = self.held.get_mut(id).expect("it runs");
         self.pool.grow(&mut held.hold, blocks);
     }
 
@@ -287,7 +287,7 @@ impl TrtLlm {
             return;
         }
         let seq = book.seq(id);
-        let held = self.held.get_mut(&id).expect("it runs");
+        let held = self.held.get_mut(id).expect("it runs");
         let full = seq.computed / self.settings.tokens_per_block;
         self.pool.name_rest(&mut held.path, full);
         self.pool
@@ -299,7 +299,7 @@ impl TrtLlm {
     }
 
     fn release(&mut self, id: SeqId) {
-        let held = self.held.remove(&id).expect("a request is released once");
+        let held = self.held.remove(id).expect("a request is released once");
         self.pool.release(held.hold);
     }
 
@@ -369,7 +369,7 @@ impl Engine for TrtLlm {
             self.grow(row.seq, seq.computed);
             let read = row.chunk.is_some() && (seq.finished() || seq.decoding());
             if read && self.settings.enable_block_reuse {
-                let held = self.held.get_mut(&row.seq).expect("it runs");
+                let held = self.held.get_mut(row.seq).expect("it runs");
                 let full = seq.computed / self.settings.tokens_per_block;
                 self.pool
                     .insert(&held.path, &mut held.hold, full, &seq.call, false);
@@ -408,7 +408,7 @@ impl Engine for TrtLlm {
         for id in &self.running {
             let needed = self.blocks(book.seq(*id).computed);
             assert!(
-                self.held[id].hold.pages() >= needed,
+                self.held[*id].hold.pages() >= needed,
                 "computed more than held"
             );
         }

@@ -6,6 +6,7 @@
 //! they are allocated, so that a request admitted in the same step already finds them.
 
 mod drafts;
+mod held;
 mod loads;
 mod repeat;
 
@@ -14,6 +15,7 @@ use crate::call::{Call, Outcome};
 use crate::ids::{NodeId, ThreadId};
 use crate::rig::CacheShape;
 use crate::rig::book::{Book, SeqId};
+use crate::rig::by_seq::BySeq;
 use crate::rig::fine::Fine;
 use crate::rig::kv::blocks::BlockPool;
 use crate::rig::kv::deepest_shared;
@@ -22,9 +24,11 @@ pub use crate::rig::kv::tier::Offload;
 use crate::rig::kv::tier::Tier;
 use crate::trace::content::Content;
 use crate::units::Tokens;
+use held::Held;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use thin_vec::ThinVec;
 
 /// vLLM's settings, under its own names.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -75,19 +79,6 @@ impl Settings {
     }
 }
 
-/// What the scheduler knows of a request beside the book.
-#[derive(Debug)]
-struct Held<P: Pool> {
-    path: P::Path,
-    holding: P::Holding,
-    /// Recurrent states it resumed from or kept.
-    states: Vec<P::State>,
-    /// Blocks for the state it works on.
-    working: P::Holding,
-    /// Block boundaries at which its prompt is cut to keep a state, nearest last.
-    stops: Vec<u64>,
-}
-
 /// vLLM, on a pool of blocks.
 #[derive(Debug)]
 pub struct Vllm<P: Pool = BlockPool> {
@@ -97,9 +88,9 @@ pub struct Vllm<P: Pool = BlockPool> {
     tier: Tier<P>,
     waiting: VecDeque<SeqId>,
     running: Vec<SeqId>,
-    held: FxHashMap<SeqId, Held<P>>,
+    held: BySeq<Held<P>>,
     /// Positions at which a conversation ever had a state kept, to tell what was lost from what never was.
-    kept: FxHashMap<ThreadId, Vec<(NodeId, u64)>>,
+    kept: FxHashMap<ThreadId, ThinVec<(NodeId, u64)>>,
     /// States kept in the step that is being planned: nobody can resume from them before it has been made.
     kept_now: Vec<P::State>,
     /// Prompts whose beginning the cache is to hold before the next step.
@@ -144,7 +135,7 @@ impl<P: Pool> Vllm<P> {
             tier: Tier::new(settings.offload, settings.state_blocks),
             waiting: VecDeque::new(),
             running: Vec::new(),
-            held: FxHashMap::default(),
+            held: BySeq::default(),
             kept: FxHashMap::default(),
             kept_now: Vec::new(),
             warm: Vec::new(),
@@ -180,7 +171,7 @@ impl<P: Pool> Vllm<P> {
         let mut at = 0;
         while at < self.running.len() {
             let id = self.running[at];
-            let stops = &self.held[&id].stops;
+            let stops = &self.held[id].stops;
             let others = self.running.len() > 1;
             let seq = book.seq(id);
             let tokens = self.wanted(seq.computed, seq.known(), stops, budget, others);
@@ -190,8 +181,8 @@ impl<P: Pool> Vllm<P> {
                 continue;
             }
             let drafts = self.drafts(id, book);
-            let needed = self.blocks(book.seq(id).computed + tokens + drafts);
-            while !self.pool.can_grow(&self.held[&id].holding, needed) {
+            let needed = seq.computed + tokens + drafts;
+            while !self.fits(id, needed) {
                 preempted = true;
                 let victim = self.running.pop().expect("somebody runs");
                 self.preempt(victim, book);
@@ -208,6 +199,12 @@ impl<P: Pool> Vllm<P> {
             at += 1;
         }
         (!preempted).then_some(budget)
+    }
+
+    /// Returns whether there are blocks for so many tokens of a request.
+    fn fits(&self, id: SeqId, tokens: u64) -> bool {
+        let held = &self.held[id];
+        tokens <= held.room || self.pool.can_grow(&held.holding, self.blocks(tokens))
     }
 
     /// Returns how many tokens a request takes of a step with this budget.
@@ -232,23 +229,17 @@ impl<P: Pool> Vllm<P> {
     fn take_part(&mut self, id: SeqId, tokens: u64, book: &Book, step: &mut Step) {
         let seq = book.seq(id);
         let end = seq.computed + tokens;
-        let needed = self.blocks(end + self.drafts(id, book));
+        let needed = end + self.drafts(id, book);
+        let block = self.settings.block_size;
         let held = self
             .held
-            .get_mut(&id)
+            .get_mut(id)
             .expect("a request that runs holds blocks");
-        self.pool.grow(&mut held.holding, needed);
-        self.pool.register(
-            &held.path,
-            &mut held.holding,
-            end / self.settings.block_size,
-        );
+        held.grow(&mut self.pool, needed, block);
+        held.register(&mut self.pool, end, block);
         if held.stops.last() == Some(&end) {
             held.stops.pop();
-            if let Some(state) = self
-                .pool
-                .keep_state(&held.path, end / self.settings.block_size)
-            {
+            if let Some(state) = self.pool.keep_state(&held.path, end / block) {
                 held.states.push(state);
                 self.kept_now.push(state);
                 let kept = self.kept.entry(seq.call.thread).or_default();
@@ -268,13 +259,13 @@ impl<P: Pool> Vllm<P> {
         book.preempt(victim);
         // Those whose blocks are there already come first: they hold what others wait for.
         let loaded = self.waiting.iter();
-        let loaded = loaded.take_while(|id| self.held.contains_key(id)).count();
+        let loaded = loaded.take_while(|&&id| self.held.contains(id)).count();
         self.waiting.insert(loaded, victim);
         self.preemptions += 1;
     }
 
     fn release(&mut self, id: SeqId) {
-        let held = self.held.remove(&id).expect("a request is released once");
+        let held = self.held.remove(id).expect("a request is released once");
         self.pool.release(&held.path, held.holding);
         self.pool.release(&held.path, held.working);
         for state in held.states {
@@ -292,7 +283,7 @@ impl<P: Pool> Vllm<P> {
             if !self.may_join(id, at, asleep, book) {
                 break;
             }
-            let tokens = if self.held.contains_key(&id) {
+            let tokens = if self.held.contains(id) {
                 self.resume(id, budget, book)
             } else {
                 self.admit(id, at, budget, book)
@@ -372,6 +363,8 @@ impl<P: Pool> Vllm<P> {
         }
         let mut held: Held<P> = Held {
             holding: self.pool.take_hit(&path, here),
+            room: here * block,
+            next_full: 0,
             path,
             states: Vec::new(),
             working: P::Holding::default(),
@@ -384,7 +377,7 @@ impl<P: Pool> Vllm<P> {
             .grow(&mut held.working, self.settings.state_blocks);
         if waits {
             // Nobody takes the room of who waits for a load.
-            self.pool.grow(&mut held.holding, whole);
+            held.grow(&mut self.pool, whole * block, block);
             self.tier.load(id, &held.path, here, reach, at);
         } else if loads {
             self.fetched = Some((id, self.tier.fetch(&held.path, here, reach)));
@@ -448,7 +441,10 @@ impl<P: Pool> Vllm<P> {
         if self.settings.state_blocks == 0 {
             return limit;
         }
-        let kept = self.kept.get(&call.thread).map_or(&[][..], Vec::as_slice);
+        let kept = self
+            .kept
+            .get(&call.thread)
+            .map_or(&[][..], ThinVec::as_slice);
         deepest_shared(kept, call.prompt, limit, &self.content)
     }
 }
@@ -504,29 +500,27 @@ impl<P: Pool> Engine for Vllm<P> {
     }
 
     fn settle(&mut self, step: &Step, times: u64, book: &mut Book, complete: &mut Vec<SeqId>) {
+        let block = self.settings.block_size;
+        // Where answers grow by one token a step, their blocks were taken and registered when it was planned.
+        let ahead = times == 1 && self.settings.drafts == 0;
         for row in &step.rows {
             let seq = book.seq(row.seq);
             let computed = seq.computed;
-            let reached = self.up_to(seq.before_last_pass(), self.settings.drafts);
-            let held = self
-                .held
-                .get_mut(&row.seq)
-                .expect("a row's request holds blocks");
-            if row.chunk.is_none() && (times > 1 || self.settings.drafts > 0) {
-                let reached = reached.div_ceil(self.settings.block_size);
-                self.pool.grow(&mut held.holding, reached);
-                self.pool.register(
-                    &held.path,
-                    &mut held.holding,
-                    computed / self.settings.block_size,
-                );
-            }
             if row.chunk.is_some() {
-                let full = computed.min(seq.call.prompt_tokens.0) / self.settings.block_size;
+                let full = computed.min(seq.call.prompt_tokens.0) / block;
+                let path = &self.held[row.seq].path;
                 let kept = self.settings.state_blocks > 0
-                    && full * self.settings.block_size == computed
-                    && self.pool.look_up_state(&held.path, full) == full;
-                self.tier.store(&held.path, full, kept);
+                    && full * block == computed
+                    && self.pool.look_up_state(path, full) == full;
+                self.tier.store(path, full, kept);
+            } else if !ahead {
+                let reached = self.up_to(seq.before_last_pass(), self.settings.drafts);
+                let held = self
+                    .held
+                    .get_mut(row.seq)
+                    .expect("a row's request holds blocks");
+                held.grow(&mut self.pool, reached, block);
+                held.register(&mut self.pool, computed, block);
             }
             if seq.finished() {
                 complete.push(row.seq);
@@ -560,12 +554,12 @@ impl<P: Pool> Engine for Vllm<P> {
     fn check(&self, book: &Book) {
         self.pool.check();
         self.tier.check();
-        let loaded = self.waiting.iter().filter(|id| self.held.contains_key(id));
+        let loaded = self.waiting.iter().filter(|&&id| self.held.contains(id));
         let under_way = self.running.len() + self.tier.loading();
         assert_eq!(under_way + loaded.count(), self.held.len());
         assert_eq!(under_way + self.waiting.len(), book.len());
         for &id in &self.running {
-            let held = P::held(&self.held[&id].holding);
+            let held = P::held(&self.held[id].holding);
             let needed = self.blocks(book.seq(id).computed);
             assert!(held >= needed, "a request computed more than it holds");
         }

@@ -175,6 +175,9 @@ impl Pool for BlockPool {
 
     fn grow(&mut self, holding: &mut Holding, blocks: u64) {
         let wanted = blocks.saturating_sub(Self::held(holding));
+        if wanted == 0 {
+            return;
+        }
         self.take(wanted);
         holding.blocks += wanted as u32;
     }
@@ -184,6 +187,9 @@ impl Pool for BlockPool {
             return;
         }
         let full = full.min(u64::from(path.named.min(holding.blocks))) as u32;
+        if full <= holding.registered {
+            return;
+        }
         let first = path
             .stretches
             .partition_point(|stretch| stretch.end <= holding.registered);

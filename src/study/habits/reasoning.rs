@@ -97,7 +97,7 @@ fn known(trace: &Trace) -> Result<(), HabitError> {
         Some(session) => Err(HabitError::Reasoning {
             unknown,
             all,
-            session,
+            session: session.to_string(),
         }),
         None => Ok(()),
     }

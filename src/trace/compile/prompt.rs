@@ -101,7 +101,7 @@ impl Compiler {
                 .cloned()
                 .ok_or_else(|| format!("segment `{name}` is not defined above this line"))?;
             fits(known.tokens)?;
-            let before = !self.sessions[at].had.insert((thread, known.key));
+            let before = !self.sessions[at].had(thread, known.key);
             let next = self.known(tip, &known).map_err(|error| error.to_string())?;
             return Ok((
                 next,

@@ -17,7 +17,7 @@ pub fn write(trace: &Trace, block: u32, out: &mut dyn Write) -> io::Result<()> {
     for session in &trace.sessions {
         for (at, thread) in session.threads.iter().enumerate() {
             let name = if at == 0 {
-                session.id.clone()
+                session.id.to_string()
             } else {
                 format!("{}/{}", session.id, thread.id)
             };
@@ -37,7 +37,7 @@ pub fn write(trace: &Trace, block: u32, out: &mut dyn Write) -> io::Result<()> {
                 if let Some(waited) = waited {
                     row["delay"] = millis(waited);
                 } else {
-                    let sent = step.recorded.sent.filter(|_| at > 0).unwrap_or_default();
+                    let sent = step.recorded.sent().filter(|_| at > 0).unwrap_or_default();
                     if let Some(arrival) = session.arrival {
                         row["timestamp"] = millis(arrival + sent);
                     }

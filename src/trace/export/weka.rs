@@ -52,11 +52,11 @@ impl Writer<'_> {
         let mut waited = None;
         for (index, step) in self.session.threads[at].steps.iter().enumerate() {
             if let Some((wait, joins)) = waited.take() {
-                let joins: &Vec<u32> = joins;
+                let joins: &[u32] = joins;
                 let joined = joins.iter().filter_map(|&child| ends[child as usize]);
                 start = joined.fold(end, Span::max) + wait;
             }
-            end = start + step.recorded.model.unwrap_or_default();
+            end = start + step.recorded.model().unwrap_or_default();
             entries.push(self.request(at, index, step, start, origin));
             for spawn in &step.gap.spawns {
                 let child = spawn.thread as usize;
@@ -64,7 +64,7 @@ impl Writer<'_> {
                 ends[child] = Some(ended);
                 entries.push(entry);
             }
-            waited = Some((wait(step), &step.gap.joins));
+            waited = Some((wait(step), &step.gap.joins[..]));
         }
         (entries, end)
     }
@@ -80,7 +80,7 @@ impl Writer<'_> {
         let recorded = &step.recorded;
         let mut entry = serde_json::json!({
             "t": secs(start - origin),
-            "type": if recorded.first_token.is_some() { "s" } else { "n" },
+            "type": if recorded.first_token().is_some() { "s" } else { "n" },
             "in": step.prompt_tokens.0,
             "out": step.output_tokens.0,
             "hash_ids": self.blocks.ids(self.content, step.prompt),
@@ -93,10 +93,10 @@ impl Writer<'_> {
             Ending::EndOfTurn => entry["stop"] = "end_turn".into(),
             Ending::Unknown => {}
         }
-        if let Some(model) = recorded.model {
+        if let Some(model) = recorded.model() {
             entry["api_time"] = secs(model);
         }
-        if let Some(first) = recorded.first_token {
+        if let Some(first) = recorded.first_token() {
             entry["ttft"] = secs(first);
         }
         let before = index

@@ -101,7 +101,7 @@ impl Gathered {
                 run = 0.0;
             }
             self.output.push(step.output_tokens.as_f64());
-            if let Some(model) = step.recorded.model {
+            if let Some(model) = step.recorded.model() {
                 self.model.push((
                     step.prompt_tokens.as_f64() / 1e3,
                     step.output_tokens.as_f64(),

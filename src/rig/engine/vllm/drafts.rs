@@ -13,6 +13,9 @@ impl<P: Pool> Vllm<P> {
 
     /// Returns how many drafts an answer's part in the step verifies: none while its prompt is read.
     pub(super) fn drafts(&self, id: SeqId, book: &Book) -> u64 {
+        if self.settings.drafts == 0 {
+            return 0;
+        }
         let seq = book.seq(id);
         if seq.decoding() {
             self.up_to(seq.computed, self.settings.drafts) - seq.computed - 1

@@ -11,11 +11,13 @@ impl<P: Pool> Vllm<P> {
         let mut front = 0;
         while let Some((id, ready)) = self.tier.arrived(at) {
             book.charge_transfer(id, ready);
-            let full = book.seq(id).computed / self.settings.block_size;
-            let held = self.held.get_mut(&id).expect("who loads holds blocks");
-            self.pool.register(&held.path, &mut held.holding, full);
+            let block = self.settings.block_size;
+            let computed = book.seq(id).computed;
+            let held = self.held.get_mut(id).expect("who loads holds blocks");
+            held.register(&mut self.pool, computed, block);
             if self.settings.state_blocks > 0 {
-                held.states.extend(self.pool.keep_state(&held.path, full));
+                let state = self.pool.keep_state(&held.path, computed / block);
+                held.states.extend(state);
             }
             self.waiting.insert(front, id);
             front += 1;
@@ -24,7 +26,7 @@ impl<P: Pool> Vllm<P> {
 
     /// Returns the part in the step of a request whose blocks have been loaded; the whole prompt has room.
     pub(super) fn resume(&self, id: SeqId, budget: u64, book: &Book) -> Option<u64> {
-        let (seq, stops) = (book.seq(id), &self.held[&id].stops);
+        let (seq, stops) = (book.seq(id), &self.held[id].stops);
         let others = !self.running.is_empty();
         let tokens = self.wanted(seq.computed, seq.known(), stops, budget, others);
         let chunked = tokens < seq.known() - seq.computed;

@@ -37,7 +37,7 @@ impl<P: Pool> Vllm<P> {
                 let seq = book.seq(row.seq);
                 let last = seq.computed + seq.after(times - 1);
                 self.blocks(self.up_to(last, self.settings.drafts))
-                    .saturating_sub(P::held(&self.held[&row.seq].holding))
+                    .saturating_sub(P::held(&self.held[row.seq].holding))
             };
             step.rows.iter().map(grown).sum::<u64>() <= self.pool.free()
         };
