@@ -42,6 +42,9 @@ pub(crate) fn section(text: &mut String, published: &Published, shipped: usize) 
         }
         let all: Vec<f64> = judged.iter().map(|one| one.error).collect();
         line(text, "all", how, &all);
+        let current = judged.iter().filter(|one| !one.group.old);
+        let current: Vec<f64> = current.map(|one| one.error).collect();
+        line(text, "current builds", how, &current);
         for (kind, errors) in kinds {
             line(text, kind, how, &errors);
         }
@@ -129,6 +132,10 @@ pub(crate) fn bars(text: &mut String, found: &Found, published: &Published) {
         .flat_map(|one| one.cells.iter().map(|cell| cell.held_out))
         .collect();
     let errors = |judged: &[Judged]| -> Vec<f64> { judged.iter().map(|one| one.error).collect() };
+    let current = |judged: &[Judged]| -> Vec<f64> {
+        let current = judged.iter().filter(|one| !one.group.old);
+        current.map(|one| one.error).collect()
+    };
     let all = [
         (
             "whole agent runs alone, state of the machine known, run held out",
@@ -151,10 +158,16 @@ pub(crate) fn bars(text: &mut String, found: &Found, published: &Published) {
             errors(&published.by_rig),
         ),
         (
-            "published rates, model never seen",
-            0.20,
+            "published rates, machine and engine measured, model never seen",
+            0.10,
             1.0,
             errors(&published.by_models),
+        ),
+        (
+            "the same, current builds only",
+            0.10,
+            1.0,
+            current(&published.by_models),
         ),
         (
             "published rates, machine never seen",

@@ -62,12 +62,12 @@ fn two_sparks_gain_about_what_was_measured_of_them() {
         let (both, ..) = rate("2x-dgx-spark/vllm/gpt-oss-120b-mxfp4", &eager, runs);
         let (gained, measured) = (both / single, two / one);
         println!("{runs}: {single:.1} {both:.1} x{gained:.2}, measured {one} {two} x{measured:.2}");
-        // The link's latency was taken from one answer; the others are predicted. Thirty-two fall short of 20 %: one Spark
+        // The link's latency was taken from one answer; the others are predicted. Thirty-two are further off: one Spark
         // is predicted too slow there, because real batches touch fewer experts.
         let bar = match runs {
             1 => 0.02,
-            32 => 0.3,
-            _ => 0.2,
+            32 => 0.25,
+            _ => 0.15,
         };
         let off = (gained / measured - 1.0).abs();
         assert!(off < bar, "{runs}: {gained} {measured}");
