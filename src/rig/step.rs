@@ -5,7 +5,7 @@
 
 use super::book::{Book, SeqId};
 use super::cost::{Graph, StepCost};
-use super::engine::{Engine, Step};
+use super::engine::{Engine, Row, Step};
 use super::fine::Fine;
 use super::meter::{Bound, Busy, Heat, Limits, stretched};
 use super::{Backend, Load, Open, Written};
@@ -209,16 +209,26 @@ impl<E: Engine> StepLoop<E> {
         }
     }
 
+    /// Returns how long `times` steps take in which a row stands alone.
+    fn alone(&mut self, row: Row, times: u64) -> Fine {
+        if row.chunk.is_none() && self.engine.one_pass() && self.cost.one_token() {
+            let context = self.book.seq(row.seq).known();
+            return self.cost.decode_alone(context, times);
+        }
+        self.alone.clear();
+        self.engine.graphs(&[row], &self.book, &mut self.alone);
+        self.cost.steps(&self.alone, times)
+    }
+
     /// Ends the step that is being made: charges it and lets the engine take note.
     fn finish_step(&mut self, replies: &mut Vec<Reply>) {
         let running = self.running.take().expect("a step is being made");
         let end = running.end;
         let length = end - running.from;
-        for row in &self.step.rows {
+        for place in 0..self.step.rows.len() {
+            let row = self.step.rows[place];
             self.book.charge_standing(row.seq, running.from);
-            let alone =
-                self.engine
-                    .alone(row, running.times, &self.book, &self.cost, &mut self.alone);
+            let alone = self.alone(row, running.times);
             let alone = stretched(alone, running.stretch);
             match row.chunk {
                 Some(tokens) => self.book.charge_chunk(row.seq, tokens, alone, length, end),

@@ -11,7 +11,7 @@ pub mod trt_llm;
 pub mod vllm;
 
 use super::book::{Book, SeqId};
-use super::cost::{Chunk, Graph, StepCost};
+use super::cost::{Chunk, Graph};
 use super::fine::Fine;
 use crate::call::Outcome;
 use crate::trace::content::Content;
@@ -97,26 +97,9 @@ pub trait Engine {
         graphs.push(graph);
     }
 
-    /// Returns whether a step is one pass of its rows and nothing else: [`Engine::graphs`] as it stands here.
+    /// Returns whether a row alone makes a pass that holds nothing else, as [`Engine::graphs`] has it here.
     fn one_pass(&self) -> bool {
         true
-    }
-
-    /// Returns how long `times` steps take in which a row stands alone. `passes` is room to work in.
-    fn alone(
-        &self,
-        row: &Row,
-        times: u64,
-        book: &Book,
-        cost: &StepCost,
-        passes: &mut Vec<Graph>,
-    ) -> Fine {
-        if row.chunk.is_none() && self.one_pass() && cost.one_token() {
-            return cost.decode_alone(book.seq(row.seq).known(), times);
-        }
-        passes.clear();
-        self.graphs(std::slice::from_ref(row), book, passes);
-        cost.steps(passes, times)
     }
 
     /// Returns when the next of the states that are being loaded beside the steps will be there, if any are.
