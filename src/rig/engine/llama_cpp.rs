@@ -328,11 +328,12 @@ impl LlamaCpp {
             slot.tokens.checkpoints.remove(0);
         }
         slot.tokens.checkpoints.push(at);
-        self.history
-            .entry(call.thread)
-            .or_default()
-            .checkpoints
-            .push((call.prompt, at));
+        let had = &mut self.history.entry(call.thread).or_default().checkpoints;
+        if had.is_empty() {
+            // Open loads have very many conversations of one call.
+            had.reserve_exact(1);
+        }
+        had.push((call.prompt, at));
     }
 
     /// Puts one token of every generating slot into the batch, then fills it with prompts, strictly in slot order.
