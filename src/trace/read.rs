@@ -247,7 +247,7 @@ fn compile(
                 });
             }
             Err(found) => {
-                skipped.push(format!("{name}: {found}"));
+                skipped.push((is_prose(&input.path), format!("{name}: {found}")));
                 continue;
             }
         };
@@ -286,14 +286,20 @@ fn compile(
             // One useless file does not spoil a folder.
             Ok(()) => {
                 compiler.forget();
-                skipped.push(format!("{name}: no usable step ({})", format.name()));
+                let why = problems.first().map(|why| format!(": {why}"));
+                let why = why.unwrap_or_default();
+                let note = format!("{name}: no usable step ({}){why}", format.name());
+                skipped.push((false, note));
             }
             Err(error) => {
                 compiler.forget();
-                skipped.push(format!("{error}"));
+                skipped.push((false, error.to_string()));
             }
         }
     }
+    // What is wrong with data comes first; that a file for people is none comes last.
+    skipped.sort_by_key(|note: &(bool, String)| note.0);
+    let skipped: Vec<String> = skipped.into_iter().map(|note| note.1).collect();
     if used.is_empty() {
         return Err(TraceError::Empty {
             path: inputs.first().map_or_else(PathBuf::new, |input| {
@@ -306,6 +312,14 @@ fn compile(
         compiler.skip(note);
     }
     Ok((compiler, used))
+}
+
+/// Returns whether a file says by its name that it is for people: what lies beside data, and is no recording gone wrong.
+fn is_prose(path: &Path) -> bool {
+    let suffix = path.extension().and_then(|suffix| suffix.to_str());
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("md"))
+        || matches!(stem, Some("README" | "LICENSE" | "LICENCE" | "NOTICE"))
 }
 
 impl Sink for Compiler {

@@ -1,5 +1,6 @@
 //! The rules of each foreign format, on the smallest files that show them.
 
+use crate::cli::Lab;
 use laptime::trace::read::{ReadOptions, load, load_bytes};
 use laptime::trace::{Ending, Session, Trace, TraceError};
 use laptime::units::{Span, Tokens};
@@ -260,6 +261,20 @@ fn sessions_of_one_name_in_two_files_are_told_apart_and_share_no_blocks() {
     let again = load_bytes("n.jsonl", &native, &ReadOptions::default()).unwrap();
     crate::trace::assert_same(&trace, &again);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_folder_without_a_trace_says_what_is_wrong_with_its_data_rather_than_with_its_readme() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path("runs")).unwrap();
+    lab.file("runs/README.md", "# What these are\n");
+    let spans = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"execute_tool read","traceId":"1","spanId":"2",
+        "startTimeUnixNano":"1","endTimeUnixNano":"2","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"execute_tool"}}]}]}]}]}"#;
+    lab.file("runs/spans.jsonl", &spans.replace('\n', ""));
+    let found = lab.run(&["inspect", "runs"]);
+    assert_eq!(found.code, Some(3));
+    assert!(found.stderr.contains("`chat` spans"), "{}", found.stderr);
+    assert!(!found.stderr.contains("README"), "{}", found.stderr);
 }
 
 #[test]

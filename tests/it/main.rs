@@ -28,6 +28,7 @@ mod hashed_sessions;
 mod http;
 mod import;
 mod inspected;
+mod latency;
 mod live;
 mod live_engine;
 mod metrics;

@@ -5,10 +5,12 @@
 
 use crate::cli::Lab;
 use crate::trace::shared;
-use laptime::trace::Trace;
+use laptime::trace::content::Content;
 use laptime::trace::inspect::{Summary, inspect};
 use laptime::trace::read::{ReadOptions, load, load_bytes};
 use laptime::trace::synth::{Mix, fit, write};
+use laptime::trace::{Step, Trace};
+use std::collections::HashSet;
 
 fn bytes(mix: &Mix, sessions: u64, seed: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -36,7 +38,7 @@ struct Figures {
     /// Prompt tokens that the request before did not begin with.
     uncached: Vec<f64>,
     tool: Vec<f64>,
-    /// Prompt tokens of a session by its distinct ones.
+    /// Prompt tokens of a session by the distinct ones of its prompts, as the recorded sessions were counted.
     reuse: Vec<f64>,
 }
 
@@ -47,6 +49,7 @@ fn figures(trace: &Trace) -> Figures {
         let steps = &session.threads[0].steps;
         found.turns.push(steps.len() as f64);
         found.first.push(steps[0].prompt_tokens.as_f64());
+        found.reuse.push(reuse(content, steps));
         found
             .output
             .extend(steps.iter().map(|step| step.output_tokens.as_f64()));
@@ -68,10 +71,24 @@ fn figures(trace: &Trace) -> Figures {
             found.uncached.push(now - kept.min(before));
         }
     }
-    let sessions = inspect(trace).sessions;
-    let reuse = |own: &Summary| own.prompt.as_f64() / own.distinct.as_f64();
-    found.reuse = sessions.iter().map(|(_, own)| reuse(own)).collect();
     found
+}
+
+/// Returns a session's prompt tokens by the distinct ones among them. Answers that no prompt repeats are not counted: block
+/// hashes of prompts, of which the recorded sessions consist, do not show them.
+fn reuse(content: &Content, steps: &[Step]) -> f64 {
+    let (mut sent, mut distinct) = (0.0, 0.0);
+    let mut met = HashSet::new();
+    for step in steps {
+        sent += step.prompt_tokens.as_f64();
+        let fresh = content
+            .upwards(step.prompt)
+            .take_while(|&node| met.insert(node));
+        distinct += fresh
+            .map(|node| (content.end(node) - content.start(node)).as_f64())
+            .sum::<f64>();
+    }
+    sent / distinct
 }
 
 fn quantile(values: &[f64], percent: f64) -> f64 {
@@ -108,7 +125,7 @@ fn lacks(what: &str, found: f64, measured: f64) {
 
 #[test]
 fn claude_code_is_as_recorded() {
-    for seed in [1, 2] {
+    for seed in 1..=5 {
         let trace = made("claude-code", 1_000, seed);
         let total = inspect(&trace).total;
         let prompt = total.prompt.as_f64();
@@ -131,8 +148,7 @@ fn claude_code_is_as_recorded() {
         let timed = total.shared.as_f64() / total.timed.as_f64();
         lacks("hit without end", timed, 0.973);
         let found = figures(&trace);
-        // The bar is a tenth; what is drawn misses it by a little, which is a shortfall.
-        near("reuse p50", quantile(&found.reuse, 50.0), 22.1, 0.13);
+        near("reuse p50", quantile(&found.reuse, 50.0), 22.1, 0.1);
         near("uncached p50", quantile(&found.uncached, 50.0), 708.0, 0.1);
         near("uncached mean", mean(&found.uncached), 3_133.0, 0.1);
         near("turns p50", quantile(&found.turns, 50.0), 44.0, 0.15);
@@ -181,10 +197,18 @@ fn its_halves_have_the_quantiles_of_their_rows() {
 /// answers, p50 of tool seconds, and the share of prompts in all tokens.
 type LocalRow = (&'static str, [f64; 2], f64, [f64; 3], [f64; 3], f64, f64);
 
-// `local-minimal` is not held here: its turns p90 is 18 % too long and its answers p90 21 % too short, as docs/synth.md says.
 #[test]
 fn local_runs_have_the_quantiles_of_their_rows() {
-    let rows: [LocalRow; 2] = [
+    let rows: [LocalRow; 3] = [
+        (
+            "local-minimal",
+            [28.0, 131.0],
+            1_394.0,
+            [80.0, 203.0, 1_293.0],
+            [37.0, 81.0, 1_001.0],
+            0.07,
+            0.994,
+        ),
         (
             "ticket-triage",
             [16.0, 29.0],
@@ -205,7 +229,7 @@ fn local_runs_have_the_quantiles_of_their_rows() {
         ),
     ];
     for (preset, turns, first, growth, output, tool, share) in rows {
-        let trace = made(preset, 500, 4);
+        let trace = made(preset, 1_000, 4);
         let found = figures(&trace);
         for (percent, measured) in [50.0, 90.0].into_iter().zip(turns) {
             near(
@@ -310,12 +334,18 @@ fn more_of_given_sessions_looks_like_them() {
         return;
     };
     let given = load(&[folder], &ReadOptions::default(), &mut |_| {}).unwrap();
-    let more = read(&bytes(&fit(&given).unwrap(), 640, 1));
-    let (was, is) = (inspect(&given).total, inspect(&more).total);
+    let mix = fit(&given).unwrap();
+    for seed in 1..=5 {
+        alike(&given, &read(&bytes(&mix, 640, seed)));
+    }
+}
+
+fn alike(given: &Trace, more: &Trace) {
+    let (was, is) = (inspect(given).total, inspect(more).total);
     let each = |of: &Summary, value: f64| value / of.sessions as f64;
     near(
         "requests of a session",
-        each(&is, is.calls as f64),
+        each(&is, (is.calls - is.agents.calls) as f64),
         each(&was, (was.calls - was.agents.calls) as f64),
         0.25,
     );
@@ -367,6 +397,7 @@ fn more_of_given_sessions_looks_like_them() {
         was.waits.model.p50.secs(),
         0.15,
     );
+    sub_agents(&was, &is);
     let shared = |of: &Summary| of.shared_with_previous().unwrap();
     assert!(
         (shared(&is) - shared(&was)).abs() < 0.01,
@@ -377,10 +408,31 @@ fn more_of_given_sessions_looks_like_them() {
     for place in 0..3 {
         let (found, given) = (is.lives(place).unwrap(), was.lives(place).unwrap());
         assert!(
-            // Within a minute 5 points are missing, which is a shortfall.
-            (found - given).abs() < if place == 0 { 0.07 } else { 0.04 },
+            (found - given).abs() < 0.04,
             "lifetime {place}: {found} for {given}"
         );
+    }
+}
+
+/// Compares sub-agents: few sessions have any, so how many there are is left to chance within a third.
+fn sub_agents(was: &Summary, is: &Summary) {
+    let of = |of: &Summary| {
+        let (own, sessions) = (&of.agents, of.sessions as f64);
+        [
+            own.joined as f64 / sessions,
+            own.count as f64 / own.launches as f64,
+            own.calls as f64 / own.count as f64,
+            own.prompt.as_f64() / own.calls as f64,
+        ]
+    };
+    let what = [
+        ("sub-agents of a session", 0.35),
+        ("sub-agents of a launch", 0.2),
+        ("requests of a sub-agent", 0.2),
+        ("prompt of a sub-agent's request", 0.4),
+    ];
+    for ((what, within), (is, was)) in what.into_iter().zip(of(is).into_iter().zip(of(was))) {
+        near(what, is, was, within);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The kinds of sessions that given ones are: their statistics as rows, fresh and resumed sessions apart.
 //!
-//! Main conversations are fitted; sub-agents are left out, and so is what came back from them.
+//! What comes back from sub-agents is in the answers of those, so requests behind them tell nothing about growth.
 
-use super::preset::{Alike, Break, Compaction, HeadPart, Kind, Mix, ModelTime, Turn};
+use super::children::Children;
+use super::dependence::{self, Own};
+use super::preset::{Break, Compaction, Early, HeadPart, Kind, Mix, ModelTime, Turn};
 use super::row::Row;
 use crate::trace::content::{Content, ROOT};
-use crate::trace::{Ending, Session, Step, Trace};
-use crate::units::Span;
+use crate::trace::{Ending, Gap, Session, Step, Trace};
 
 /// What a break loses at least to count as more than a changed tail, as `inspect` has it.
 const TAIL: u64 = 1_024;
@@ -37,13 +38,39 @@ pub fn fit(trace: &Trace) -> Option<Mix> {
 
 /// Values of one way to go on.
 #[derive(Default)]
-struct Follow {
-    new: Vec<f64>,
+pub(super) struct Follow {
+    pub(super) new: Vec<f64>,
     tool: Vec<f64>,
     client: Vec<f64>,
     human: Vec<f64>,
     unknown: Vec<f64>,
 }
+
+impl Follow {
+    pub(super) fn waits(&mut self, gap: &Gap) {
+        for (list, span) in [
+            (&mut self.tool, gap.tool),
+            (&mut self.client, gap.client),
+            (&mut self.human, gap.human),
+            (&mut self.unknown, gap.unknown),
+        ] {
+            list.push(span.secs());
+        }
+    }
+
+    pub(super) fn turn(self, said: &str) -> Option<Turn> {
+        Some(Turn {
+            new: Row::of(said, self.new)?,
+            tool: Row::of(said, self.tool),
+            client: Row::of(said, self.client),
+            human: Row::of(said, self.human),
+            unknown: Row::of(said, self.unknown),
+        })
+    }
+}
+
+/// How many requests after a session's first one are its early ones.
+const EARLY: usize = 2;
 
 /// A break of one class: its sizes, and how often it came after which wait.
 #[derive(Default)]
@@ -60,7 +87,9 @@ struct Gathered {
     turns: Vec<f64>,
     first: Vec<f64>,
     heads: Vec<f64>,
+    /// Requests from one message of a person to the next; and from the last one to where the recording ends.
     runs: Vec<f64>,
+    cut: Vec<f64>,
     output: Vec<f64>,
     tool: Follow,
     user: Follow,
@@ -75,6 +104,8 @@ struct Gathered {
     after: [f64; WAITS.len()],
     /// Prompt in thousands, answer, and seconds.
     model: Vec<(f64, f64, f64)>,
+    own: Vec<Own>,
+    children: Children,
 }
 
 impl Gathered {
@@ -93,10 +124,17 @@ impl Gathered {
             .find(|&node| content.is_head(node))
             .unwrap_or(ROOT);
         self.heads.push(content.end(head).as_f64());
+        self.children.session(content, session);
+        self.own.push(Own {
+            turns: steps.len() as f64,
+            first: first.prompt_tokens.as_f64(),
+            pairs: Vec::new(),
+        });
         let (mut run, mut shrank) = (0.0, false);
         for (at, step) in steps.iter().enumerate() {
             run += 1.0;
-            if step.gap.after == Ending::EndOfTurn {
+            let last = at + 1 == steps.len();
+            if step.gap.after == Ending::EndOfTurn && !last {
                 self.runs.push(run);
                 run = 0.0;
             }
@@ -112,6 +150,8 @@ impl Gathered {
                 shrank |= self.pair(content, step, next);
             }
         }
+        // Whether a last answer ended a run is not always recorded; that the session ended says nothing about its run.
+        self.cut.push(run);
         if !shrank {
             let largest = steps.iter().map(|step| step.prompt_tokens.0).max();
             self.never.push(largest.unwrap_or(0) as f64);
@@ -143,18 +183,16 @@ impl Gathered {
             &mut self.tool
         };
         if !shrunk && !joined {
-            for (list, span) in [
-                (&mut follow.tool, gap.tool),
-                (&mut follow.client, gap.client),
-                (&mut follow.human, gap.human),
-                (&mut follow.unknown, gap.unknown),
-            ] {
-                list.push(Span::secs(span));
-            }
+            follow.waits(gap);
         }
         if lost == 0 {
             if !joined {
-                follow.new.push((now - kept) as f64);
+                let new = (now - before) as f64;
+                follow.new.push(new);
+                if let Some(own) = self.own.last_mut().filter(|_| new > 0.0) {
+                    let answer = step.output_tokens.as_f64().max(1.0);
+                    own.pairs.push((libm::log(answer), libm::log(new)));
+                }
             }
             return false;
         }
@@ -180,15 +218,6 @@ impl Gathered {
         let requests = self.output.len();
         let said = format!("{sessions} sessions of {requests} requests");
         let row = |values: Vec<f64>| Row::of(&said, values);
-        let turn = |follow: Follow| {
-            Some(Turn {
-                new: row(follow.new)?,
-                tool: row(follow.tool),
-                client: row(follow.client),
-                human: row(follow.human),
-                unknown: row(follow.unknown),
-            })
-        };
         let compaction = compaction(
             &said,
             &self.shrunk_from,
@@ -205,7 +234,8 @@ impl Gathered {
             tokens,
             versions: 8,
         });
-        let user_turn = turn(self.user);
+        let user_turn = self.user.turn(&said);
+        let early = dependence::early(&self.own, EARLY).filter(|_| !resumed);
         Some(Kind {
             name: name.to_string(),
             about: format!("fitted to {said}"),
@@ -213,23 +243,23 @@ impl Gathered {
             resumed,
             turns: row(self.turns)?,
             first: row(self.first)?,
-            run: row(self.runs),
+            window: None,
+            run: row(dependence::lasting(&self.runs, &self.cut)),
             output: row(self.output)?,
             // A session of one request goes on in no way; any will do.
-            tool_turn: turn(self.tool).or_else(|| user_turn.clone())?,
+            tool_turn: self.tool.turn(&said).or_else(|| user_turn.clone())?,
             user_turn,
-            alike: Alike {
-                source: "trace statistics of 692 recorded sessions; not fitted".to_string(),
-                session: 0.13,
-                before: 0.17,
-                growth_and_output: 0.75,
-                growth_and_turns: -0.38,
-            },
+            alike: dependence::alike(&said, &self.own),
+            early: early.map(|more| Early {
+                source: said.clone(),
+                requests: EARLY as u64,
+                more,
+            }),
             model_time: model_time(&said, &self.model),
             head: head.into_iter().collect(),
             breaks: breaks.collect(),
             compaction,
-            agents: None,
+            agents: self.children.agents(&said),
         })
     }
 }

@@ -3,6 +3,8 @@
 //! What is written are records of the native format, as importers write them. A session depends on the seed and its number
 //! alone, so more sessions begin with those of fewer, and memory holds one at a time.
 
+mod children;
+mod dependence;
 mod fit;
 mod preset;
 mod row;
@@ -14,7 +16,7 @@ use crate::rng;
 pub use fit::fit;
 use preset::HeadPart;
 pub use preset::{Kind, Mix};
-use rand::RngExt;
+use row::Session;
 use session::Maker;
 use std::io::{self, Write};
 use xxhash_rust::xxh3::xxh3_64;
@@ -62,10 +64,11 @@ pub fn write(
     let mut written = Written::default();
     for index in 0..sessions {
         let mut stream = rng::stream(seed, "synth", index);
-        let kind = pick(mix, stream.random());
+        let session = Session::new(&mut rng::stream(seed, "synth-sessions", 0), index);
+        let kind = pick(mix, session.kind);
         let mut failed = None;
         let mut calls = 0;
-        Maker::new(kind, index, &mut stream).make(&mut |record| {
+        Maker::new(kind, index, session, &mut stream).make(&mut |record| {
             calls += u64::from(matches!(record, Record::Step(_)));
             if failed.is_none() {
                 failed = format::write(out, &record).err();

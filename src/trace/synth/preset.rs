@@ -25,6 +25,9 @@ pub struct Kind {
     pub turns: Row,
     /// Tokens of the first prompt, head included.
     pub first: Row,
+    /// The longest prompt with its answer; a session ends that would grow beyond.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<u64>,
     /// Requests from one message of a person to the next; where there is none, a session has one message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<Row>,
@@ -37,6 +40,9 @@ pub struct Kind {
     pub user_turn: Option<Turn>,
     /// What values of a session have in common.
     pub alike: Alike,
+    /// How the first requests differ from all later ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early: Option<Early>,
     /// How long the model took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_time: Option<ModelTime>,
@@ -89,6 +95,32 @@ pub struct Alike {
     /// How much a session's growth goes with how many requests it has.
     #[serde(default)]
     pub growth_and_turns: f64,
+    /// The standard deviation between sessions of the logarithm of the chance of a break.
+    #[serde(default)]
+    pub breaks: f64,
+    /// How much a session's first prompt goes with how many requests it has.
+    #[serde(default)]
+    pub first_and_turns: f64,
+}
+
+/// How the first requests of a session differ: what an agent reads to begin with.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Early {
+    /// Where the figures are from.
+    pub source: String,
+    /// How many requests after the first one.
+    pub requests: u64,
+    /// By how many standard deviations of the normal score more is new in them.
+    pub more: f64,
+}
+
+impl Alike {
+    /// Returns the score of growth, of that of an answer and one of its own.
+    pub(super) fn growth(&self, answer: f64, own: f64) -> f64 {
+        let common = self.growth_and_output;
+        common * answer + (1.0 - common * common).sqrt() * own
+    }
 }
 
 /// Seconds of a model: `base + prompt * P + prompt_squared * P² + output * O + output_prompt * O * P`, with P in thousands of tokens.
@@ -242,6 +274,11 @@ impl Mix {
     /// Returns a mix of one kind.
     pub fn of(kind: Kind) -> Mix {
         Mix(vec![(1.0, kind)])
+    }
+
+    /// Returns kinds, each with its share.
+    pub fn mixed(kinds: Vec<(f64, Kind)>) -> Mix {
+        Mix(kinds)
     }
 }
 

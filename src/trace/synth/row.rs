@@ -4,6 +4,7 @@
 //! any other is followed as closely as it was measured. A draw is a normal score, so draws can depend on each other.
 
 use crate::rng::Stream;
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
@@ -171,15 +172,29 @@ impl Row {
         }
     }
 
-    fn mean(&self) -> f64 {
-        let (mut sum, mut weights) = (0.0, 0.0);
-        for step in 0..=GRID {
-            let z = FAR * (2.0 * f64::from(step) / f64::from(GRID) - 1.0);
-            let weight = libm::exp(-0.5 * z * z);
-            sum += weight * self.at(z);
-            weights += weight;
-        }
+    /// Returns the mean of what is drawn.
+    pub(super) fn mean(&self) -> f64 {
+        let (sum, weights) = self.integrate(|z| self.at(z));
         sum / weights
+    }
+
+    /// Returns the mean score of what is drawn, each weighted by its value: where a few long sessions make most of the
+    /// requests, it says how long.
+    pub(super) fn mean_score(&self) -> f64 {
+        let (sum, _) = self.integrate(|z| z * self.at(z));
+        let (weights, _) = self.integrate(|z| self.at(z));
+        sum / weights
+    }
+
+    /// Returns the sum of a function of normal scores, and that of their weights.
+    fn integrate(&self, of: impl Fn(f64) -> f64) -> (f64, f64) {
+        let steps = (0..=GRID).map(|step| {
+            let z = FAR * (2.0 * f64::from(step) / f64::from(GRID) - 1.0);
+            (z, libm::exp(-0.5 * z * z))
+        });
+        steps.fold((0.0, 0.0), |(sum, weights), (z, weight)| {
+            (sum + weight * of(z), weights + weight)
+        })
     }
 }
 
@@ -187,6 +202,51 @@ impl Row {
 pub(super) fn normal(stream: &mut Stream) -> f64 {
     let z: f64 = StandardNormal.sample(stream);
     z.clamp(-FAR, FAR)
+}
+
+/// What a session is like as a whole, each as a share of all sessions that are lower.
+///
+/// Sessions are few and their sizes differ by orders of magnitude, so independent draws would leave any hundred of them unlike
+/// the next hundred. These shares are spread evenly instead: each is a sequence of equal steps round a circle, begun anywhere,
+/// with steps (fractions of square roots of primes) that keep the sequences unlike each other. So the first sessions of
+/// any number are already a fair sample, and each still depends on the seed and its number alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) kind: f64,
+    pub(super) turns: f64,
+    pub(super) first: f64,
+    pub(super) output: f64,
+    pub(super) growth: f64,
+    pub(super) wait: f64,
+    pub(super) full: f64,
+    pub(super) large: f64,
+    pub(super) agents: f64,
+    pub(super) breaks: f64,
+}
+
+impl Session {
+    /// Returns what the session of a number is like; `stream` is that of the seed, the same for all of them.
+    pub(super) fn new(stream: &mut Stream, index: u64) -> Session {
+        let mut next = |prime: f64| {
+            let step = (prime.sqrt().fract() * 2f64.powi(64)) as u64;
+            let begin: u64 = stream.random();
+            let at = begin.wrapping_add(step.wrapping_mul(index.wrapping_add(1)));
+            // Half of the smallest step away from both ends.
+            ((at >> 12) as f64 + 0.5) / 2f64.powi(52)
+        };
+        Session {
+            kind: next(2.0),
+            turns: next(3.0),
+            first: next(5.0),
+            output: next(7.0),
+            growth: next(11.0),
+            wait: next(13.0),
+            full: next(17.0),
+            large: next(19.0),
+            agents: next(23.0),
+            breaks: next(29.0),
+        }
+    }
 }
 
 /// Normal scores that depend on the session and on the one before.
@@ -197,9 +257,10 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(stream: &mut Stream) -> Walk {
+    /// Begins with the session's share of all sessions.
+    pub(super) fn new(session: f64, stream: &mut Stream) -> Walk {
         Walk {
-            session: normal(stream),
+            session: score(session),
             before: normal(stream),
         }
     }
@@ -223,7 +284,7 @@ pub(super) fn below(z: f64) -> f64 {
 }
 
 /// Returns the normal score that a share of all is below.
-fn score(share: f64) -> f64 {
+pub(super) fn score(share: f64) -> f64 {
     let (mut low, mut high) = (-FAR, FAR);
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);

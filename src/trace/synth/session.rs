@@ -1,7 +1,7 @@
 //! One session: turns that append, waits by cause, breaks by chance, a full context, sub-agents.
 
-use super::preset::{Agents, Compaction, HeadPart, Kind, ModelTime, Turn};
-use super::row::{Row, Walk, normal};
+use super::preset::{Agents, HeadPart, Kind, ModelTime, Turn};
+use super::row::{Row, Session, Walk, normal, score};
 use super::{child_name, head_segment};
 use crate::rng::Stream;
 use crate::trace::record::{
@@ -22,6 +22,9 @@ pub(super) struct Maker<'a> {
     /// The prompt at which the context is full.
     full: f64,
     with_agents: bool,
+    session: Session,
+    /// What is taken from all scores, so that those of all requests together are as drawn.
+    centre: Centre,
     output: Walk,
     growth: Walk,
     wait: Walk,
@@ -48,29 +51,29 @@ struct Wait {
 }
 
 impl<'a> Maker<'a> {
-    pub(super) fn new(kind: &'a Kind, index: u64, stream: &'a mut Stream) -> Maker<'a> {
-        let large = |of: &Compaction, at: f64| (at < of.large).then_some(of.large_full);
+    pub(super) fn new(
+        kind: &'a Kind,
+        index: u64,
+        session: Session,
+        stream: &'a mut Stream,
+    ) -> Maker<'a> {
         let full = match &kind.compaction {
-            Some(of) => {
-                let at = stream.random();
-                let drawn = of.full.draw(stream);
-                large(of, at).unwrap_or(drawn)
-            }
+            Some(of) if session.large < of.large => of.large_full,
+            Some(of) => of.full.quantile(session.full),
             None => LARGEST as f64,
         };
-        let with_agents = match &kind.agents {
-            Some(agents) => stream.random::<f64>() < agents.sessions,
-            None => false,
-        };
+        let agents = kind.agents.as_ref();
         Maker {
             kind,
             id: format!("{}-{}", kind.name, index + 1),
             version: stream.random_range(0..1_000_000),
             full,
-            with_agents,
-            output: Walk::new(stream),
-            growth: Walk::new(stream),
-            wait: Walk::new(stream),
+            with_agents: agents.is_some_and(|agents| session.agents < agents.sessions),
+            session,
+            centre: Centre::new(kind),
+            output: Walk::new(session.output, stream),
+            growth: Walk::new(session.growth, stream),
+            wait: Walk::new(session.wait, stream),
             siblings: None,
             clock_us: 0,
             stream,
@@ -87,7 +90,7 @@ impl<'a> Maker<'a> {
             ..SessionRecord::default()
         })));
         let turns = self.turns();
-        let first = whole(kind.first.draw(self.stream)).clamp(1, LARGEST);
+        let first = whole(kind.first.quantile(self.session.first)).clamp(1, LARGEST);
         if first as f64 >= self.full
             && let Some(of) = &kind.compaction
         {
@@ -101,14 +104,16 @@ impl<'a> Maker<'a> {
             joins: Vec::new(),
         };
         let mut left = self.run();
+        let window = kind.window.unwrap_or(LARGEST);
         for turn in 1..=turns {
             left = left.saturating_sub(1);
-            let handed_back = left == 0 || turn == turns;
+            let (answer_z, growth_z) = self.scores(turn);
+            let answer = whole(kind.output.place(answer_z)).max(1);
+            let last = turn == turns || main.prompt + answer >= window;
+            let handed_back = left == 0 || last;
             if left == 0 {
                 left = self.run();
             }
-            let (answer_z, growth_z) = self.scores();
-            let answer = whole(kind.output.place(answer_z)).max(1);
             let id = turn.to_string();
             let how = match &kind.user_turn {
                 Some(user) if handed_back => user,
@@ -128,7 +133,7 @@ impl<'a> Maker<'a> {
             let agents = kind
                 .agents
                 .as_ref()
-                .filter(|_| self.with_agents && !handed_back && turn < turns);
+                .filter(|_| self.with_agents && !handed_back);
             let started = agents.filter(|agents| self.stream.random::<f64>() < agents.chance);
             if let Some(agents) = started {
                 wait = Wait {
@@ -136,9 +141,11 @@ impl<'a> Maker<'a> {
                     ..Wait::default()
                 };
             }
-            let last = turn == turns;
             let after = (!last).then_some(wait);
             self.step(&mut main, &id, answer, after, handed_back, put);
+            if last {
+                break;
+            }
             main.edit = next;
             if let Some(agents) = started {
                 let reports = self.children(agents, &id, &mut main, put);
@@ -151,11 +158,14 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Returns how many requests there are: sessions whose prompts grow fast end sooner.
+    /// Returns how many requests there are: sessions whose prompts grow fast, or begin large, end sooner.
     fn turns(&mut self) -> u64 {
-        let common = self.kind.alike.growth_and_turns;
-        let own = normal(self.stream);
-        let z = common * self.growth.session() + (1.0 - common * common).sqrt() * own;
+        let alike = &self.kind.alike;
+        let (growth, first) = (alike.growth_and_turns, alike.first_and_turns);
+        let own = (1.0 - growth * growth - first * first).max(0.0).sqrt();
+        let z = growth * alike.growth(self.output.session(), self.growth.session())
+            + first * score(self.session.first)
+            + own * score(self.session.turns);
         whole(self.kind.turns.place(z)).max(1)
     }
 
@@ -170,14 +180,15 @@ impl<'a> Maker<'a> {
     }
 
     /// Returns the scores of an answer and of how the prompt grows, which depend on each other.
-    fn scores(&mut self) -> (f64, f64) {
+    fn scores(&mut self, turn: u64) -> (f64, f64) {
         let alike = &self.kind.alike;
         let answer = self.output.next(self.stream, alike.session, alike.before);
         let own = self.growth.next(self.stream, alike.session, alike.before);
-        let common = alike.growth_and_output;
+        let early = self.kind.early.as_ref();
+        let more = early.filter(|early| turn <= early.requests);
         (
-            answer,
-            common * answer + (1.0 - common * common).sqrt() * own,
+            answer - self.centre.answer,
+            alike.growth(answer, own) + more.map_or(0.0, |early| early.more) - self.centre.growth,
         )
     }
 
@@ -245,13 +256,15 @@ impl<'a> Maker<'a> {
             return (edit, Some(of.wait.draw(self.stream)));
         }
         let secs = wait.sum();
+        let often = self.kind.alike.breaks;
+        let often = libm::exp(often * score(self.session.breaks) - 0.5 * often * often);
         for of in &self.kind.breaks {
             let chance = of
                 .chance
                 .iter()
                 .find(|(below, _)| secs < *below)
                 .map_or(0.0, |found| found.1);
-            if self.stream.random::<f64>() >= chance {
+            if self.stream.random::<f64>() >= chance * often {
                 continue;
             }
             let kept = match (&of.kept, &of.lost) {
@@ -424,6 +437,28 @@ impl<'a> Maker<'a> {
             }
         }
         report
+    }
+}
+
+/// How much higher scores would be, over all requests, than those of the rows they are placed in.
+struct Centre {
+    answer: f64,
+    growth: f64,
+}
+
+impl Centre {
+    /// Sessions that grow slowly have more requests than others, and all of them have early ones.
+    fn new(kind: &Kind) -> Centre {
+        let alike = &kind.alike;
+        let slow = alike.session.sqrt() * alike.growth_and_turns * kind.turns.mean_score();
+        let early = kind.early.as_ref().map_or(0.0, |early| {
+            let share = early.requests as f64 / kind.turns.mean();
+            early.more * share.min(1.0)
+        });
+        Centre {
+            answer: slow * alike.growth_and_output,
+            growth: slow + early,
+        }
     }
 }
 
