@@ -273,7 +273,7 @@ fn a_hundred_mutations_of_every_other_sample_neither_break_nor_slow_its_importer
                 let end = bytes[..60_000].iter().rposition(|&byte| byte == b'\n');
                 bytes.truncate(end.unwrap_or(60_000));
             }
-            if !name.ends_with(".md") {
+            if Path::new(&name).extension().is_none_or(|end| end != "md") {
                 others.push((name, bytes));
             }
         }

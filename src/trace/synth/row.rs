@@ -174,28 +174,28 @@ impl Row {
 
     /// Returns the mean of what is drawn.
     pub(super) fn mean(&self) -> f64 {
-        let (sum, weights) = self.integrate(|z| self.at(z));
+        let (sum, weights) = integrate(|z| self.at(z));
         sum / weights
     }
 
     /// Returns the mean score of what is drawn, each weighted by its value: where a few long sessions make most of the
     /// requests, it says how long.
     pub(super) fn mean_score(&self) -> f64 {
-        let (sum, _) = self.integrate(|z| z * self.at(z));
-        let (weights, _) = self.integrate(|z| self.at(z));
+        let (sum, _) = integrate(|z| z * self.at(z));
+        let (weights, _) = integrate(|z| self.at(z));
         sum / weights
     }
+}
 
-    /// Returns the sum of a function of normal scores, and that of their weights.
-    fn integrate(&self, of: impl Fn(f64) -> f64) -> (f64, f64) {
-        let steps = (0..=GRID).map(|step| {
-            let z = FAR * (2.0 * f64::from(step) / f64::from(GRID) - 1.0);
-            (z, libm::exp(-0.5 * z * z))
-        });
-        steps.fold((0.0, 0.0), |(sum, weights), (z, weight)| {
-            (sum + weight * of(z), weights + weight)
-        })
-    }
+/// Returns the sum of a function of normal scores, and that of their weights.
+fn integrate(of: impl Fn(f64) -> f64) -> (f64, f64) {
+    let steps = (0..=GRID).map(|step| {
+        let z = FAR * (2.0 * f64::from(step) / f64::from(GRID) - 1.0);
+        (z, libm::exp(-0.5 * z * z))
+    });
+    steps.fold((0.0, 0.0), |(sum, weights), (z, weight)| {
+        (sum + weight * of(z), weights + weight)
+    })
 }
 
 /// Returns a normal score.
