@@ -193,6 +193,11 @@ impl Figure {
                 let part = parts.iter().find(|(one, _)| one == name);
                 part.map(|(_, span)| span.secs())
             }
+            What::Single("tokens.cached" | "tokens.computed" | "tokens.reread")
+                if !of.tells_cached =>
+            {
+                None
+            }
             What::Single(name) => single(&of.summary, name),
         }
     }
