@@ -130,7 +130,11 @@ impl Size {
             } else {
                 let left = self.budget.saturating_sub(turns.spent());
                 let expected = expected(&found, workload.runs, size);
-                if expected > left || left == Span::ZERO {
+                if left == Span::ZERO {
+                    cut = Some(format!("no time was left for {}", agents(size)));
+                    break;
+                }
+                if expected > left {
                     cut = Some(format!("{} would take about {expected}", agents(size)));
                     break;
                 }
@@ -168,10 +172,8 @@ impl Size {
         }
         if found.is_empty() {
             let why = cut.unwrap_or_default();
-            return Err(
-                Error::live(Exit::NoSuccess, format!("nothing was measured: {why}"))
-                    .with_help("give it more --budget, fewer --runs, or a shorter trace"),
-            );
+            return Err(Error::usage(format!("nothing was measured: {why}"))
+                .with_help("give it more --budget, fewer --runs, or a shorter trace"));
         }
         let measured = Measured {
             kept,
