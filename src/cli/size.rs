@@ -156,7 +156,9 @@ impl Size {
                     }
                 }
             };
-            let solo = found.get(&1).map_or(&taken.figures, |all| &all[0]);
+            // What one agent has is compared with nothing but itself.
+            let solo = found.get(&1).filter(|_| size > 1);
+            let solo = solo.map_or(&taken.figures, |all| &all[0]);
             let strain = study::size::strain(&self.target, &taken.figures, Some(solo));
             let spent = turns.spent();
             talk::note(

@@ -203,8 +203,11 @@ fn measurements(measured: &Measured) -> String {
     } else {
         String::new()
     };
+    let apart = measured.curve.spread().map_or(String::new(), |apart| {
+        format!("; repeats are up to {} off their mean", percent(apart, 1.0))
+    });
     format!(
-        ", {replays}{kept}, in {} of {}",
+        ", {replays}{kept}, in {} of {}{apart}",
         measured.spent, measured.budget
     )
 }
@@ -268,6 +271,10 @@ fn edge(sized: &Sized, targets: &[Target]) -> String {
                 unit.shown(limit)
             ));
         }
+    }
+    if broken.is_empty() {
+        broken
+            .push("the mean of its repeats does not hold, the one in the middle does".to_string());
     }
     let mut text = line("breaks", &format!("at {size}: {}", broken.join("; ")));
     if sized.beyond.is_empty() {
