@@ -83,16 +83,28 @@ impl Check {
             self.asked.quiet || about.is_none(),
             about.unwrap_or_default(),
         );
-        let (mut baseline, documents) = self.found()?;
+        // What is missing is told before anything is measured.
+        let alone = self.update_baseline || self.against.is_some();
+        let mut baseline = if alone {
+            Vec::new()
+        } else {
+            self.baseline(&asks)?
+        };
+        let Found {
+            documents,
+            beside,
+            ended,
+        } = self.found()?;
+        baseline.extend(beside);
         let found = figures(&documents)?;
         let mut names: Vec<&str> = found.iter().map(|one| one.point.name.as_str()).collect();
         names.dedup();
         let what = names.join(", ");
         if self.update_baseline {
-            return update(&asks, &documents);
-        }
-        if self.against.is_none() {
-            baseline = self.baseline(&asks)?;
+            return match ended {
+                Some(error) => Err(error),
+                None => update(&asks, &documents),
+            };
         }
         for old in &baseline {
             let mut pair: Vec<Figures> = vec![old.clone()];
@@ -113,6 +125,9 @@ impl Check {
             differences: &differences,
         };
         self.deliver(title, &findings)?;
+        if let Some(error) = ended {
+            return Err(error);
+        }
         Ok(match gate::verdict(&findings) {
             Verdict::Fail => Exit::Gate,
             Verdict::Pass | Verdict::Unclear => Exit::Done,
@@ -140,12 +155,8 @@ impl Check {
         Ok(asks)
     }
 
-    /// Measures the engine, in turns with the one it is checked against; returns that one's figures and its own documents.
-    async fn measure(
-        &self,
-        url: &str,
-        loaded: &Loaded,
-    ) -> Result<(Vec<Figures>, Vec<String>), Error> {
+    /// Measures the engine, in turns with the one it is checked against.
+    async fn measure(&self, url: &str, loaded: &Loaded) -> Result<Found, Error> {
         let mut turns = Turns::new(&self.turns, &loaded.trace, self.asked.quiet);
         let new = turns.meet(url).await?;
         let old = match &self.against {
@@ -154,10 +165,11 @@ impl Check {
         };
         let apart = self.against.as_deref() == Some(url);
         let workload = self.asked.workload(loaded)?;
-        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
         for turn in 1..=self.repeat {
             let mut sides = vec![("new", &new)];
             sides.extend(old.iter().map(|old| ("old", old)));
+            let mut pair = Found::default();
             // A B B A: what drifts over the day falls on both alike.
             if turn % 2 == 1 {
                 sides.reverse();
@@ -170,6 +182,7 @@ impl Check {
             let whole = kept.iter().all(Option::is_some);
             let mut content = turns.fresh();
             for ((side, met), taken) in sides.into_iter().zip(kept) {
+                let name = name(side);
                 // A pair is of the same content and of about the same time, or it is none.
                 let taken = match taken.filter(|_| whole) {
                     Some(taken) => taken,
@@ -177,29 +190,42 @@ impl Check {
                         if apart {
                             content = turns.fresh();
                         }
-                        let taken = turns
-                            .take(&name(side), met, &workload, content, None)
-                            .await?;
-                        let Some(taken) = taken else { continue };
-                        taken
+                        let taken = turns.take(&name, met, &workload, content, None);
+                        match taken.await {
+                            Ok(Some(taken)) => taken,
+                            Ok(None) => continue,
+                            Err(error) if found.documents.is_empty() => return Err(error),
+                            Err(error) => {
+                                found.ended = Some(error);
+                                return Ok(found);
+                            }
+                        }
                     }
                 };
                 let wall = taken.figures.summary.wall;
                 let told = format!("{side}, {turn} of {}: all runs in {wall}", self.repeat);
                 talk::note(self.asked.quiet, &told);
                 if side == "old" {
-                    before.push(taken.figures);
+                    pair.beside.push(taken.figures);
                 } else {
-                    after.push(taken.document);
+                    pair.documents.push(taken.document);
                 }
             }
+            found.beside.extend(pair.beside);
+            found.documents.extend(pair.documents);
         }
-        Ok((before, after))
+        Ok(found)
     }
 
-    /// Returns the results to check as documents, read, replayed or measured; and what was measured beside them.
-    fn found(&self) -> Result<(Vec<Figures>, Vec<String>), Error> {
-        if let Some(url) = self.asked.url.as_ref().filter(|_| self.results.is_empty()) {
+    /// Returns the results to check, read, replayed or measured.
+    fn found(&self) -> Result<Found, Error> {
+        if let Some(url) = &self.asked.url {
+            if !self.results.is_empty() || !self.asked.rig.is_empty() {
+                return Err(Error::usage(
+                    "what is checked is either results, or rigs, or the engine at --url",
+                )
+                .with_help("name one of them"));
+            }
             let loaded = self.asked.load_for_replay()?;
             return runtime()?.block_on(self.measure(url, &loaded));
         }
@@ -221,7 +247,10 @@ impl Check {
                 documents.push(String::from_utf8_lossy(&bytes).trim_end().to_string());
             }
         }
-        Ok((Vec::new(), documents))
+        Ok(Found {
+            documents,
+            ..Found::default()
+        })
     }
 
     fn baseline(&self, asks: &Asks) -> Result<Vec<Figures>, Error> {
@@ -312,6 +341,17 @@ fn update(asks: &Asks, documents: &[String]) -> Result<Exit, Error> {
         ),
     );
     Ok(Exit::Done)
+}
+
+/// What is checked.
+#[derive(Debug, Default)]
+struct Found {
+    /// Results, each a document.
+    documents: Vec<String>,
+    /// Those of the engine that was measured in turns with it.
+    beside: Vec<Figures>,
+    /// Why there are no more of them, where something went wrong.
+    ended: Option<Error>,
 }
 
 /// What must hold, and where that was said.
