@@ -1,6 +1,7 @@
 //! How many agents a rig carries: one screen for one rig, a table for several; schema `laptime.size/1`.
 
 use super::{ALARM, ANSWER, FAINT, TITLE, UNKNOWN, heads, how_known, known, line, shown};
+use crate::metrics::FAILURES;
 use crate::metrics::lap::Binds;
 use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
 use crate::report::text::{counted, percent};
@@ -39,6 +40,16 @@ fn range(sized: &Sized) -> String {
     })
 }
 
+const FAILED: &str = "failed_calls";
+
+/// Why calls failed.
+fn failures(found: &Figures) -> String {
+    let all = FAILURES.iter().zip(found.summary.failures);
+    let whys = all.filter(|(_, count)| *count > 0);
+    let whys = whys.map(|(outcome, count)| format!("{count} {}", outcome.meaning()));
+    format!(": {}", whys.collect::<Vec<_>>().join(", "))
+}
+
 /// What breaks where no more agents are carried: what calls wait for, unless it is that some of them fail.
 fn binds(sized: &Sized, targets: &[Target]) -> &'static str {
     let Some((_, found)) = sized.edge() else {
@@ -46,7 +57,7 @@ fn binds(sized: &Sized, targets: &[Target]) -> &'static str {
     };
     let solo = sized.curve.get(&1);
     let mut broken = targets.iter().filter(|one| one.strain(found, solo) > 1.0);
-    if broken.all(|one| one.figure.name() == "failed_calls") {
+    if broken.all(|one| one.figure.name() == FAILED) {
         return "calls that fail";
     }
     sized.binds().map_or(UNKNOWN, Binds::words)
@@ -264,8 +275,13 @@ fn edge(sized: &Sized, targets: &[Target]) -> String {
         };
         if !target.holds(value, limit) {
             let unit = target.figure.unit();
+            let whys = if target.figure.name() == FAILED {
+                failures(found)
+            } else {
+                String::new()
+            };
             broken.push(format!(
-                "{} is {}, limit {}",
+                "{} is {}, limit {}{whys}",
                 target.figure.name(),
                 unit.shown(value),
                 unit.shown(limit)
