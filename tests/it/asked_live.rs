@@ -21,7 +21,7 @@ fn serve(slots: u32) -> Server {
         "--set",
         &context,
         "--time-scale",
-        "20",
+        "8",
     ])
 }
 
@@ -163,9 +163,9 @@ fn sizing_finds_where_slots_run_out_and_says_what_breaks() {
     assert!(ran.stdout.contains("waits  laps are"), "{}", ran.stdout);
 }
 
-/// A gate that no busy machine fails.
+/// A gate that no busy machine fails; with a single slot runs take twice as long.
 const GATE: &str = "baseline = 'baseline.json'\ntarget = 'failed_calls<=0'\nexact = ['calls', 'tokens.prompt', 'tokens.output']\n\
-                    [tolerance]\n'run_s.p50' = '60%'\n";
+                    [tolerance]\n'run_s.p50' = '40%'\n";
 
 #[test]
 fn a_live_gate_passes_the_same_and_fails_fewer_slots_and_says_so() {
