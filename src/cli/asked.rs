@@ -161,8 +161,8 @@ impl Asked {
     pub(super) fn load(&self) -> Result<Loaded, Error> {
         if self.url.is_some() {
             return Err(
-                Error::usage("--url is for `replay`; this question is answered by simulating")
-                    .with_help("name a rig with --rig HARDWARE/ENGINE/MODEL, or give the results of live replays to `compare` and `check`"),
+                Error::usage("--url is for `replay`, `size` and `check`; this question is answered by simulating")
+                    .with_help("name a rig with --rig HARDWARE/ENGINE/MODEL, or give the results of live replays to `compare` and `explain`"),
             );
         }
         self.load_for_replay()
@@ -236,7 +236,16 @@ impl Asked {
 
     /// Returns the workload that the plan makes of what was loaded.
     pub(super) fn workload(&self, loaded: &Loaded) -> Result<Workload, Error> {
-        let mut workload = Workload::new(&loaded.trace, self.plan(&loaded.habits), self.seed);
+        self.workload_of(loaded, self.agents)
+    }
+
+    /// Returns the same for another number of agents.
+    pub(super) fn workload_of(&self, loaded: &Loaded, agents: u32) -> Result<Workload, Error> {
+        let plan = fleet::Plan {
+            agents,
+            ..self.plan(&loaded.habits)
+        };
+        let mut workload = Workload::new(&loaded.trace, plan, self.seed);
         workload.settings = loaded.habits.settings();
         workload.prices = loaded.prices;
         if workload.calls > MOST_CALLS {

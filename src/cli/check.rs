@@ -1,13 +1,15 @@
 //! `laptime check`: pass or fail against thresholds and a baseline.
 
-use super::asked::Asked;
+use super::asked::{Asked, Loaded};
+use super::live::runtime;
 use super::output::{self, Target as Out};
+use super::turns::{self, Taken, Turns};
 use super::{results, talk};
 use crate::error::{Error, Exit};
 use crate::report::answers::check::{self as report, Title};
 use crate::report::{document, json};
 use crate::scenario::gate::{Entry, GateFile};
-use crate::study::compare::Axis;
+use crate::study::compare::{self, Axis};
 use crate::study::figures::Figures;
 use crate::study::gate::{self, Gate, Verdict};
 use crate::study::replay::replay;
@@ -21,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   laptime check --gate scenarios/gates/serving-config.toml
   laptime check --gate gate.toml --update-baseline             keep what is found as the baseline
+  laptime check --url http://localhost:8001/v1 --against http://localhost:8000/v1 --trace runs/ --agents 4     in turns, A B B A
   laptime check --gate gate.toml after-*.json --baseline before-1.json --baseline before-2.json --junit check.xml";
 
 /// What was typed.
@@ -34,7 +37,7 @@ pub(super) struct Check {
     #[arg(
         long,
         value_name = "FILE",
-        required_unless_present = "scenario",
+        required_unless_present_any = ["scenario", "url"],
         help_heading = "Question"
     )]
     gate: Option<PathBuf>,
@@ -49,6 +52,14 @@ pub(super) struct Check {
     across: Vec<Axis>,
     #[command(flatten)]
     asked: Asked,
+    /// The engine as it was: measured in turns with the one at --url, instead of a baseline.
+    #[arg(long, value_name = "URL", requires = "url", conflicts_with_all = ["baseline", "update_baseline"], help_heading = "Live")]
+    against: Option<String>,
+    /// How often each engine is measured.
+    #[arg(long, value_name = "K", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "url", help_heading = "Live")]
+    repeat: u32,
+    #[command(flatten)]
+    turns: turns::Asked,
     /// Write the answer as JSON to PATH, or to the standard output for `-`.
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     json: Option<PathBuf>,
@@ -66,50 +77,158 @@ pub(super) struct Check {
 impl Check {
     /// Checks and reports.
     pub(super) fn run(self) -> Result<Exit, Error> {
-        let Some(path) = self.gate.clone() else {
-            return Err(Error::usage("the scenario names no `gate`").with_help("add --gate FILE"));
-        };
-        let read = GateFile::read(&path).map_err(|error| {
-            Error::usage(error.to_string()).with_help("docs/check.md describes the file")
-        })?;
-        let (gate, mut across) = meant(&path, &read)?;
-        across.extend(&self.across);
+        let asks = self.asks()?;
+        let about = asks.read.about.as_deref();
         talk::note(
-            self.asked.quiet || read.about.is_none(),
-            read.about.as_deref().unwrap_or_default(),
+            self.asked.quiet || about.is_none(),
+            about.unwrap_or_default(),
         );
-        let documents = self.found()?;
+        // What is missing is told before anything is measured.
+        let alone = self.update_baseline || self.against.is_some();
+        let mut baseline = if alone {
+            Vec::new()
+        } else {
+            self.baseline(&asks)?
+        };
+        let Found {
+            documents,
+            beside,
+            ended,
+        } = self.found()?;
+        baseline.extend(beside);
         let found = figures(&documents)?;
         let mut names: Vec<&str> = found.iter().map(|one| one.point.name.as_str()).collect();
         names.dedup();
         let what = names.join(", ");
         if self.update_baseline {
-            return update(&read, &path, &documents);
+            return match ended {
+                Some(error) => Err(error),
+                None => update(&asks, &documents),
+            };
         }
-        let baseline = self.baseline(&read, &path)?;
         for old in &baseline {
             let mut pair: Vec<Figures> = vec![old.clone()];
             pair.extend(found.iter().cloned());
-            results::check_alike(&pair, &across)?;
+            results::check_alike(&pair, &asks.across)?;
         }
-        let findings = gate::judge(&gate, &found, &baseline, self.asked.seed);
-        let name = path
-            .file_stem()
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy();
+        let findings = gate::judge(&asks.gate, &found, &baseline, self.asked.seed);
+        let pair: Vec<Figures> = baseline
+            .first()
+            .into_iter()
+            .chain(found.first())
+            .cloned()
+            .collect();
+        let differences = compare::differences(&pair);
         let title = Title {
-            gate: name.trim_end_matches(".gate"),
+            gate: &asks.name(),
             what: &what,
+            differences: &differences,
         };
         self.deliver(title, &findings)?;
+        if let Some(error) = ended {
+            return Err(error);
+        }
         Ok(match gate::verdict(&findings) {
             Verdict::Fail => Exit::Gate,
             Verdict::Pass | Verdict::Unclear => Exit::Done,
         })
     }
 
-    /// Returns the results to check as documents, read or replayed.
-    fn found(&self) -> Result<Vec<String>, Error> {
+    /// Returns what must hold: what the file says, or what is usual for real engines.
+    fn asks(&self) -> Result<Asks, Error> {
+        let live = self.asked.url.is_some();
+        let mut asks = match &self.gate {
+            Some(path) => Asks::read(path)?,
+            None if live => Asks::usual(),
+            None => {
+                return Err(
+                    Error::usage("the scenario names no `gate`").with_help("add --gate FILE")
+                );
+            }
+        };
+        asks.gate.interleaved |= self.against.is_some();
+        asks.across.extend(&self.across);
+        if live {
+            // A context that cuts calls short is what the gate is to find.
+            asks.across.push(Axis::Window);
+        }
+        Ok(asks)
+    }
+
+    /// Measures the engine, in turns with the one it is checked against.
+    async fn measure(&self, url: &str, loaded: &Loaded) -> Result<Found, Error> {
+        let mut turns = Turns::new(&self.turns, &loaded.trace, self.asked.quiet);
+        let new = turns.meet(url).await?;
+        let old = match &self.against {
+            Some(against) => Some(turns.meet(against).await?),
+            None => None,
+        };
+        let apart = self.against.as_deref() == Some(url);
+        let workload = self.asked.workload(loaded)?;
+        let mut found = Found::default();
+        for turn in 1..=self.repeat {
+            let mut sides = vec![("new", &new)];
+            sides.extend(old.iter().map(|old| ("old", old)));
+            let mut pair = Found::default();
+            // A B B A: what drifts over the day falls on both alike.
+            if turn % 2 == 1 {
+                sides.reverse();
+            }
+            let name = |side: &str| format!("{side}/repeat-{turn}");
+            let kept = sides
+                .iter()
+                .map(|(side, met)| turns.kept(&name(side), met, &workload));
+            let kept: Vec<Option<Taken>> = kept.collect::<Result<_, Error>>()?;
+            let whole = kept.iter().all(Option::is_some);
+            let mut content = turns.fresh();
+            for ((side, met), taken) in sides.into_iter().zip(kept) {
+                let name = name(side);
+                // A pair is of the same content and of about the same time, or it is none.
+                let taken = match taken.filter(|_| whole) {
+                    Some(taken) => taken,
+                    None => {
+                        if apart {
+                            content = turns.fresh();
+                        }
+                        let taken = turns.take(&name, met, &workload, content, None);
+                        match taken.await {
+                            Ok(Some(taken)) => taken,
+                            Ok(None) => continue,
+                            Err(error) if found.documents.is_empty() => return Err(error),
+                            Err(error) => {
+                                found.ended = Some(error);
+                                return Ok(found);
+                            }
+                        }
+                    }
+                };
+                let wall = taken.figures.summary.wall;
+                let told = format!("{side}, {turn} of {}: all runs in {wall}", self.repeat);
+                talk::note(self.asked.quiet, &told);
+                if side == "old" {
+                    pair.beside.push(taken.figures);
+                } else {
+                    pair.documents.push(taken.document);
+                }
+            }
+            found.beside.extend(pair.beside);
+            found.documents.extend(pair.documents);
+        }
+        Ok(found)
+    }
+
+    /// Returns the results to check, read, replayed or measured.
+    fn found(&self) -> Result<Found, Error> {
+        if let Some(url) = &self.asked.url {
+            if !self.results.is_empty() || !self.asked.rig.is_empty() {
+                return Err(Error::usage(
+                    "what is checked is either results, or rigs, or the engine at --url",
+                )
+                .with_help("name one of them"));
+            }
+            let loaded = self.asked.load_for_replay()?;
+            return runtime()?.block_on(self.measure(url, &loaded));
+        }
         let mut documents = Vec::new();
         for path in &self.results {
             let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
@@ -128,22 +247,27 @@ impl Check {
                 documents.push(String::from_utf8_lossy(&bytes).trim_end().to_string());
             }
         }
-        Ok(documents)
+        Ok(Found {
+            documents,
+            ..Found::default()
+        })
     }
 
-    fn baseline(&self, read: &GateFile, path: &Path) -> Result<Vec<Figures>, Error> {
+    fn baseline(&self, asks: &Asks) -> Result<Vec<Figures>, Error> {
+        let read = &asks.read;
         let typed = !self.baseline.is_empty();
         let paths = if typed {
             &self.baseline
         } else {
             &read.baseline
         };
-        let needed = !read.tolerances.is_empty() || !read.exact.is_empty();
+        let needed = !asks.gate.tolerances.is_empty() || !asks.gate.exact.is_empty();
         if needed && paths.is_empty() {
-            talk::warning(&format!(
-                "{} compares with a baseline and names none",
-                path.display()
-            ));
+            let what = format!(
+                "{} compares with a baseline, and there is none",
+                asks.path.display()
+            );
+            talk::warning(&what);
         }
         let mut all = Vec::new();
         for one in paths {
@@ -184,7 +308,7 @@ impl Check {
         if silent {
             return Ok(());
         }
-        output::print(&report::render(title, findings))
+        output::print(&report::render(title, findings, output::look()))
     }
 }
 
@@ -198,9 +322,12 @@ fn figures(documents: &[String]) -> Result<Vec<Figures>, Error> {
 }
 
 /// Writes results to where the gate looks for its baseline.
-fn update(read: &GateFile, path: &Path, documents: &[String]) -> Result<Exit, Error> {
-    let [baseline] = read.baseline.as_slice() else {
-        let told = format!("{} must name one `baseline` to be updated", path.display());
+fn update(asks: &Asks, documents: &[String]) -> Result<Exit, Error> {
+    let [baseline] = asks.read.baseline.as_slice() else {
+        let told = format!(
+            "{} must name one `baseline` to be updated",
+            asks.path.display()
+        );
         return Err(Error::usage(told).with_help("such as baseline = \"baseline.json\""));
     };
     let text = document::join(documents);
@@ -214,6 +341,55 @@ fn update(read: &GateFile, path: &Path, documents: &[String]) -> Result<Exit, Er
         ),
     );
     Ok(Exit::Done)
+}
+
+/// What is checked.
+#[derive(Debug, Default)]
+struct Found {
+    /// Results, each a document.
+    documents: Vec<String>,
+    /// Those of the engine that was measured in turns with it.
+    beside: Vec<Figures>,
+    /// Why there are no more of them, where something went wrong.
+    ended: Option<Error>,
+}
+
+/// What must hold, and where that was said.
+#[derive(Debug)]
+struct Asks {
+    path: PathBuf,
+    read: GateFile,
+    gate: Gate,
+    across: Vec<Axis>,
+}
+
+impl Asks {
+    fn read(path: &Path) -> Result<Asks, Error> {
+        let read = GateFile::read(path).map_err(|error| {
+            Error::usage(error.to_string()).with_help("docs/check.md describes the file")
+        })?;
+        let (gate, across) = meant(path, &read)?;
+        Ok(Asks {
+            path: path.to_path_buf(),
+            read,
+            gate,
+            across,
+        })
+    }
+
+    fn usual() -> Asks {
+        Asks {
+            path: PathBuf::from("the usual gate"),
+            read: GateFile::default(),
+            gate: Gate::usual(),
+            across: Vec::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let stem = self.path.file_stem().unwrap_or(self.path.as_os_str());
+        stem.to_string_lossy().trim_end_matches(".gate").to_string()
+    }
 }
 
 /// Returns what the entries of a gate file mean.

@@ -80,9 +80,6 @@ pub(super) struct Flags {
     /// The pause before the first time; each further one is twice as long, and none shorter than the engine asks for.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = Span::parse)]
     retry_pause: Span,
-    /// How many times the whole replay is made, each with content of its own.
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "url")]
-    repeat: u32,
     /// How late this client may be before the replay is not valid; at least 1 % of the median time to the first token.
     #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = Span::parse, requires = "url")]
     max_client_lag: Span,
@@ -127,8 +124,22 @@ fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Stri
 }
 
 impl Flags {
+    /// Meets the engine at `url`, and says who answers there.
+    pub(super) async fn met(&self, url: &str, quiet: bool) -> Result<Met, Error> {
+        let wanted = self.asked.wanted(url, self.max_client_lag);
+        let met = meet(&wanted).await.map_err(|why| refused(url, why))?;
+        talk::note(quiet, &introduction(&met));
+        Ok(met)
+    }
+
+    /// Adds to a plan how agents behave towards a real engine.
+    pub(super) fn join(&self, conduct: &mut Conduct) {
+        conduct.history = self.history();
+        conduct.retries = self.retries();
+    }
+
     /// Returns which answer the next prompt carries.
-    pub(super) fn history(&self) -> agent::History {
+    fn history(&self) -> agent::History {
         match self.history {
             History::Said => agent::History::Said,
             History::Recorded => agent::History::Recorded,
@@ -136,7 +147,7 @@ impl Flags {
     }
 
     /// Returns what happens to calls that fail for now.
-    pub(super) fn retries(&self) -> Retries {
+    fn retries(&self) -> Retries {
         Retries {
             limit: self.retries,
             pause: self.retry_pause,
@@ -228,31 +239,15 @@ impl Replay {
         trace: &Trace,
         workload: &'w Workload,
     ) -> Result<Vec<Replayed<'w>>, Error> {
-        let wanted = self.live.asked.wanted(url, self.live.max_client_lag);
-        let met = meet(&wanted).await.map_err(|why| refused(url, why))?;
-        talk::note(self.asked.quiet, &introduction(&met));
+        let met = self.live.met(url, self.asked.quiet).await?;
         let mut interrupts = Interrupts::of_process();
         let mut replays = Vec::new();
-        for repeat in 0..self.live.repeat {
+        for repeat in 0..self.repeat {
             let folder = self.folder(repeat);
-            let journal = folder.as_deref().map(open_journal).transpose()?;
-            let progress = Progress::new(workload.calls, self.asked.quiet);
-            let mut watched = Watched::new(&progress, None::<Journal<Vec<u8>>>);
-            let (replayed, failed) = met
-                .replay(
-                    trace,
-                    workload,
-                    repeat,
-                    journal,
-                    &mut watched,
-                    &mut interrupts,
-                )
-                .await;
-            progress.finish();
-            if let (Some(error), Some(folder)) = (failed, &folder) {
-                // The figures are still there; only their copy on disk is not whole.
-                talk::warning(&format!("{}: {error}", folder.join(JOURNAL).display()));
-            }
+            let of = (trace, workload);
+            let folder = folder.as_deref();
+            let replayed = once(&met, of, repeat, folder, self.asked.quiet, &mut interrupts);
+            let replayed = replayed.await?;
             let ending = replayed.live.as_ref().map(|live| live.ending);
             replays.push(replayed);
             if ending != Some(Ending::Completed) {
@@ -265,7 +260,7 @@ impl Replay {
     /// Returns the folder for a repeat: `--out` itself, or one in it for each of several.
     fn folder(&self, repeat: u32) -> Option<PathBuf> {
         let out = self.out.as_deref()?;
-        Some(if self.live.repeat == 1 {
+        Some(if self.repeat == 1 {
             out.to_path_buf()
         } else {
             out.join(format!("repeat-{}", repeat + 1))
@@ -300,6 +295,28 @@ impl Replay {
         text += &report::beside(&replays[..live], &replays[live..]);
         output::print(&text)
     }
+}
+
+/// Replays once, with content of that number; what is measured is in the folder's journal as soon as it is known.
+pub(super) async fn once<'w>(
+    met: &Met,
+    (trace, workload): (&Trace, &'w Workload),
+    content: u32,
+    folder: Option<&Path>,
+    quiet: bool,
+    interrupts: &mut Interrupts,
+) -> Result<Replayed<'w>, Error> {
+    let journal = folder.map(open_journal).transpose()?;
+    let progress = Progress::new(workload.calls, quiet);
+    let mut watched = Watched::new(&progress, None::<Journal<Vec<u8>>>);
+    let replay = met.replay(trace, workload, content, journal, &mut watched, interrupts);
+    let (replayed, failed) = replay.await;
+    progress.finish();
+    if let (Some(error), Some(folder)) = (failed, folder) {
+        // The figures are still there; only their copy on disk is not whole.
+        talk::warning(&format!("{}: {error}", folder.join(JOURNAL).display()));
+    }
+    Ok(replayed)
 }
 
 const JOURNAL: &str = "journal.jsonl";
@@ -359,7 +376,7 @@ fn hidden(url: &str) -> String {
 }
 
 /// Says how it ended; the documents have been written by then.
-fn verdict(replays: &[Replayed<'_>]) -> Result<(), Error> {
+pub(super) fn verdict(replays: &[Replayed<'_>]) -> Result<(), Error> {
     let endings = || replays.iter().filter_map(|one| one.live.as_ref());
     for live in endings() {
         match live.ending {

@@ -30,6 +30,7 @@ mod sweep;
 mod synth;
 mod talk;
 mod traces;
+mod turns;
 
 use crate::error::{Error, Exit};
 use clap::{CommandFactory, FromArgMatches, Parser};

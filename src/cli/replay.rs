@@ -36,6 +36,9 @@ pub(super) struct Replay {
     pub(super) asked: Asked,
     #[command(flatten)]
     pub(super) live: live::Flags,
+    /// How many times the whole replay is made, each with content of its own.
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "url", help_heading = "Live")]
+    pub(super) repeat: u32,
     /// Write the result document to PATH, or to the standard output for `-`.
     #[arg(long, value_name = "PATH", help_heading = "Output")]
     json: Option<PathBuf>,
@@ -55,8 +58,7 @@ impl Replay {
         let trace = &loaded.trace;
         let json = self.json.as_deref().map(Target::open).transpose()?;
         let mut workload = self.asked.workload(&loaded)?;
-        workload.plan.conduct.history = self.live.history();
-        workload.plan.conduct.retries = self.live.retries();
+        self.live.join(&mut workload.plan.conduct);
         if let Some(url) = &self.asked.url {
             return self.run_live(url, trace, &workload, rigs, json);
         }

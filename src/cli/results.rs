@@ -70,21 +70,23 @@ pub(super) fn check_alike(all: &[Figures], across: &[Axis]) -> Result<(), Error>
     if unlike.is_empty() {
         return Ok(());
     }
-    let told: Vec<String> = unlike
-        .iter()
-        .map(|one| {
-            let mut values = one.values.clone();
-            values.dedup();
-            format!("{} ({})", one.axis.word(), values.join(" / "))
-        })
-        .collect();
     let flags: Vec<String> = unlike
         .iter()
         .map(|one| format!("--across {}", one.axis.word()))
         .collect();
     Err(Error::usage(format!(
         "these are unlike operating points: they differ in {}",
-        told.join("; ")
+        told(&unlike)
     ))
     .with_help(format!("if that is meant, say so: {}", flags.join(" "))))
+}
+
+/// Returns the respects in which results differ, with what each has.
+pub(super) fn told(differences: &[Difference]) -> String {
+    let one = |difference: &Difference| {
+        let mut values = difference.values.clone();
+        values.dedup();
+        format!("{} ({})", difference.axis.word(), values.join(" / "))
+    };
+    differences.iter().map(one).collect::<Vec<_>>().join("; ")
 }

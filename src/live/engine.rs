@@ -174,7 +174,14 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
             Value::Bool(false) => "off".to_string(),
             number @ Value::Number(_) => number.to_string(),
         };
-        settings.insert(format!("engine.{key}"), text);
+        // A rig that is served tells whose setting it is.
+        let owned = key.contains('.');
+        let key = if owned {
+            key.to_string()
+        } else {
+            format!("engine.{key}")
+        };
+        settings.insert(key, text);
     };
     put("max_model_len", &entry["max_model_len"]);
     put("ctx_train", &entry["meta"]["n_ctx_train"]);
@@ -216,7 +223,12 @@ async fn describe(client: &Client, entry: &Value, identity: &mut Identity) {
             let version = client.json("/api/version").await.unwrap_or_default();
             identity.version = version["version"].as_str().map(str::to_string);
         }
-        Engine::LmStudio | Engine::MlxLm | Engine::OpenAi | Engine::Laptime | Engine::Unknown => {}
+        Engine::Laptime => {
+            for (key, value) in entry["settings"].as_object().into_iter().flatten() {
+                put(key, value);
+            }
+        }
+        Engine::LmStudio | Engine::MlxLm | Engine::OpenAi | Engine::Unknown => {}
     }
 }
 

@@ -21,7 +21,7 @@ use crate::call::{Call, Outcome};
 use crate::event::{Event, Sink};
 use crate::fleet::Fleet;
 use crate::ids::{CallId, RunId};
-use crate::units::{Time, Tokens};
+use crate::units::{Span, Time, Tokens};
 use client::Client;
 use clock::Clock;
 use measured::Measured;
@@ -150,13 +150,18 @@ impl<L: Log> Sink for Overheard<'_, L> {
 
 /// What tells a replay to stop: the first time after what is under way, the second time at once.
 #[derive(Debug)]
-pub struct Interrupts(mpsc::UnboundedReceiver<()>);
+pub struct Interrupts {
+    stops: mpsc::UnboundedReceiver<()>,
+    sender: mpsc::UnboundedSender<()>,
+}
 
 impl Interrupts {
     /// Returns the interrupts of this process: Ctrl-C, and where there are such a request to terminate.
     pub fn of_process() -> Interrupts {
         let (sender, receiver) = mpsc::unbounded_channel();
         let from_keyboard = sender.clone();
+        #[cfg(unix)]
+        let others = sender.clone();
         tokio::spawn(async move {
             while tokio::signal::ctrl_c().await.is_ok() {
                 let _ = from_keyboard.send(());
@@ -167,15 +172,28 @@ impl Interrupts {
             use tokio::signal::unix::{SignalKind, signal};
             if let Ok(mut terminate) = signal(SignalKind::terminate()) {
                 while terminate.recv().await.is_some() {
-                    let _ = sender.send(());
+                    let _ = others.send(());
                 }
             }
         });
-        Interrupts(receiver)
+        Interrupts {
+            stops: receiver,
+            sender,
+        }
+    }
+
+    /// Lets what runs `after` that much time end as the first interrupt would; aborting the task calls it off.
+    pub fn after(&self, span: Span) -> AbortHandle {
+        let sender = self.sender.clone();
+        let waiting = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_nanos(span.0)).await;
+            let _ = sender.send(());
+        });
+        waiting.abort_handle()
     }
 
     async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        if self.stops.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
     }

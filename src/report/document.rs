@@ -233,6 +233,7 @@ impl Document {
         let summary = self.summary.read(self.workload.idle_cut_s, rows.as_ref())?;
         let mut workload = self.workload.read(self.seed, sessions)?;
         workload.calls = u64::from(summary.calls);
+        let tells_cached = self.summary.tokens.cached.is_some();
         if let Some(economy) = &self.economy {
             workload.prices = economy.read()?;
         }
@@ -242,6 +243,7 @@ impl Document {
             summary,
             runs,
             rows,
+            tells_cached,
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::rig::Rig;
 use clock::Desk;
 use counters::Counters;
 use house::House;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -52,6 +53,8 @@ struct Server {
     model: String,
     /// The longest prompt and answer, where the engine has one limit for both.
     context: Option<u64>,
+    /// How the rig is set up, by full keys.
+    setup: BTreeMap<String, String>,
     settings: Settings,
 }
 
@@ -79,6 +82,7 @@ pub async fn run(
     // The catalogue's name of the model is the last part of the rig's.
     let own = point.name.rsplit('/').next().unwrap_or_default();
     let model = settings.model.clone().unwrap_or_else(|| own.to_string());
+    let setup = point.settings.clone();
     let Some(house) = House::open(rig) else {
         return Ok(false);
     };
@@ -90,6 +94,7 @@ pub async fn run(
         manner,
         model,
         context,
+        setup,
         settings,
     });
     let handler = move |request| route::answer(Arc::clone(&server), request);

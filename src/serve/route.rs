@@ -40,7 +40,8 @@ pub(super) async fn answer(server: Arc<Server>, request: Request<Incoming>) -> R
     match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => ok(Vec::new()),
         (&Method::GET, "/v1/models") => {
-            ok(answer::models(&server.model, now_unix(), server.context))
+            let (model, setup) = (&server.model, &server.setup);
+            ok(answer::models(model, now_unix(), server.context, setup))
         }
         (&Method::GET, "/metrics") => {
             let load = server.desk.load().await;

@@ -128,10 +128,11 @@ impl Axis {
     }
 }
 
-const WINDOWS: [&str; 6] = [
+const WINDOWS: [&str; 7] = [
     "engine.max_model_len",
     "engine.ctx_size",
     "engine.slot_context",
+    "engine.slot_ctx_size",
     "engine.context_length",
     "engine.max_seq_len",
     "engine.num_ctx",

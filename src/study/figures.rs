@@ -51,6 +51,8 @@ pub struct Figures {
     pub runs: Vec<RunRow>,
     /// The rows; nothing where a document left them out.
     pub rows: Option<Rows>,
+    /// Whether what came from the cache is known; some engines do not tell, and then it counts as nothing above.
+    pub tells_cached: bool,
 }
 
 /// Names the same run of the same session in every replay of a trace: the session, and which of its copies.
@@ -75,6 +77,7 @@ impl Figures {
                 laps: metrics.laps().map(lap).collect(),
                 calls: metrics.calls().collect(),
             }),
+            tells_cached: replay.live.as_ref().is_none_or(|live| live.tells_cached()),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod gate;
 pub mod habits;
 pub mod live;
 pub mod measure;
+pub mod probe;
 pub mod replay;
 pub mod rig;
 pub mod sample;

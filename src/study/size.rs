@@ -2,19 +2,26 @@
 //!
 //! Sizes are tried in powers of two and where the engine changes its ways, then between the largest that holds and the next
 //! that does not. Figures over few laps jump about, and a curve may dip where lanes and sessions fit each other; so every
-//! size near the limit is tried, and a gap between sizes is passed over only where both its ends are well beyond it.
+//! size near the limit is tried, and a gap between sizes is passed over only where both its ends are well beyond it. The way
+//! up ends where it leads far beyond the limit: no fleet is easier on its rig than half of it by so much.
 
 use super::explain::{Change, Lever, uncertainty};
 use super::figures::{Figures, Ground, RigSpec};
+use super::probe::Curve;
 use super::rig::RigError;
 use super::target::Target;
 use crate::fleet::Plan;
 use crate::metrics::lap::Binds;
+use crate::units::Span;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Sizes whose strain is between 1 and this may hide one that holds.
 const NEAR: f64 = 1.35;
+/// No larger size is tried beyond two in a row whose strain is above this.
+const FAR: f64 = 2.0;
+/// How many sizes on the way up are tried at a time.
+const RUNGS: usize = 4;
 /// Up to as many sizes between two that were tried are tried all where one end is near the limit.
 const FEW: u32 = 8;
 /// Gaps beyond the edge of less than this part of the size are left closed.
@@ -28,6 +35,26 @@ pub struct Search {
 }
 
 impl Search {
+    fn try_these<E>(
+        &mut self,
+        sizes: &[u32],
+        try_all: &mut impl FnMut(&[u32]) -> Result<Vec<f64>, E>,
+    ) -> Result<(), E> {
+        let strains = try_all(sizes)?;
+        self.strains.extend(sizes.iter().copied().zip(strains));
+        Ok(())
+    }
+
+    /// Returns whether larger sizes are beyond hope: the two largest are far beyond the limit, and the largest is the worst
+    /// of all. Of a rate of work there is more with more agents; there the smallest is the worst.
+    fn is_lost(&self) -> bool {
+        let mut down = self.strains.values().rev();
+        let (Some(last), Some(before)) = (down.next(), down.next()) else {
+            return false;
+        };
+        *before > FAR && *last > FAR && self.strains.values().all(|strain| strain <= last)
+    }
+
     /// Returns the largest size that holds.
     pub fn best(&self) -> Option<u32> {
         let holding = self
@@ -61,24 +88,27 @@ pub fn search<E>(
     hints: &[u32],
     mut try_all: impl FnMut(&[u32]) -> Result<Vec<f64>, E>,
 ) -> Result<Search, E> {
+    let powers = (0..32).map(|power| 1 << power);
+    let around = hints
+        .iter()
+        .flat_map(|&hint| [hint, hint.saturating_add(1)]);
+    let mut ladder: Vec<u32> = powers.chain(around).chain([max]).collect();
+    ladder.retain(|size| (1..=max).contains(size));
+    ladder.sort_unstable();
+    ladder.dedup();
     let mut found = Search::default();
-    let mut next: Vec<u32> = (0..32).map(|power| 1 << power).collect();
-    next.extend(
-        hints
-            .iter()
-            .flat_map(|&hint| [hint, hint.saturating_add(1)]),
-    );
-    next.push(max);
+    for rungs in ladder.chunks(RUNGS) {
+        found.try_these(rungs, &mut try_all)?;
+        if found.is_lost() {
+            break;
+        }
+    }
     loop {
-        next.retain(|size| (1..=max).contains(size) && !found.strains.contains_key(size));
-        next.sort_unstable();
-        next.dedup();
+        let next = open_gaps(&found);
         if next.is_empty() {
             return Ok(found);
         }
-        let strains = try_all(&next)?;
-        found.strains.extend(next.drain(..).zip(strains));
-        next = open_gaps(&found);
+        found.try_these(&next, &mut try_all)?;
     }
 }
 
@@ -131,9 +161,44 @@ pub struct Sized {
     pub range: Option<Range>,
     /// What one change would do one agent beyond the edge, the most helpful first; empty where nothing fails.
     pub beyond: Vec<(Lever, f64)>,
+    /// How it was measured; nothing where it was simulated.
+    pub measured: Option<Measured>,
+}
+
+/// How the sizes of a real engine were measured.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Measured {
+    /// The strain of each size, as often as it was measured.
+    pub curve: Curve,
+    /// How many measurements were there already.
+    pub kept: u32,
+    /// How long the others took.
+    pub spent: Span,
+    /// How long they were allowed to take.
+    pub budget: Span,
+    /// Why it ended before all was known, if it did.
+    pub cut: Option<String>,
 }
 
 impl Sized {
+    /// Returns the answer for a real engine: of each size the repeat in the middle stands for all.
+    pub fn measured(name: &str, measured: Measured, found: BTreeMap<u32, Vec<Figures>>) -> Sized {
+        let middle = |(size, mut all): (u32, Vec<Figures>)| {
+            let strains = &measured.curve.strains[&size];
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by(|&a, &b| strains[a].total_cmp(&strains[b]));
+            (size, all.swap_remove(order[(order.len() - 1) / 2]))
+        };
+        Sized {
+            rig: (name.to_string(), Vec::new()),
+            search: measured.curve.means(),
+            range: measured.curve.range(),
+            curve: found.into_iter().map(middle).collect(),
+            beyond: Vec::new(),
+            measured: Some(measured),
+        }
+    }
+
     /// Returns the largest size that holds, and its figures.
     pub fn best(&self) -> Option<(u32, &Figures)> {
         let best = self.search.best()?;
@@ -186,6 +251,7 @@ pub fn size(
         curve,
         range: range.transpose()?,
         beyond: Vec::new(),
+        measured: None,
     };
     if let Some((edge, figures)) = sized.edge() {
         let plan = Plan {
@@ -296,6 +362,14 @@ mod tests {
                 |n: u32| f64::from(n) / slope * (1.0 - sway / 2.0 + sway * jumps[n as usize]);
             assert_eq!(found(64, curve).0, by_trying_all(64, curve), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_rate_that_takes_many_agents_is_found() {
+        assert_eq!(found(64, |n| 40.0 / f64::from(n)).0, Some(64));
+        // Laps fall behind before there is enough work at the same time.
+        let both = |n: u32| (40.0 / f64::from(n)).max(f64::from(n) / 48.0);
+        assert_eq!(found(64, both).0, Some(48));
     }
 
     #[test]

@@ -193,6 +193,11 @@ impl Figure {
                 let part = parts.iter().find(|(one, _)| one == name);
                 part.map(|(_, span)| span.secs())
             }
+            What::Single("tokens.cached" | "tokens.computed" | "tokens.reread")
+                if !of.tells_cached =>
+            {
+                None
+            }
             What::Single(name) => single(&of.summary, name),
         }
     }
@@ -342,7 +347,8 @@ impl Target {
         let strain = match (bad > 0.0, good > 0.0) {
             (_, true) => bad / good,
             (true, false) => f64::INFINITY,
-            (false, false) => 1.0,
+            // None of what there must be none of is not near any limit.
+            (false, false) => 0.0,
         };
         match (self.holds(value, limit), strain > 1.0) {
             (false, false) => 1.0 + f64::EPSILON,

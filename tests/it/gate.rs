@@ -122,3 +122,23 @@ fn too_few_repeats_are_unclear_and_no_alarm() {
     let findings = judge(&gate(false), &[new], &[old], 0);
     assert_eq!(verdict(&findings), Verdict::Unclear, "{findings:?}");
 }
+
+#[test]
+fn a_whole_number_that_moves_once_in_a_while_is_no_alarm() {
+    let base = measured(2);
+    let of = |cached: u64| {
+        let mut one = base.clone();
+        one.summary.tokens.cached = laptime::units::Tokens(cached);
+        one
+    };
+    let verdict = |new: [u64; 6]| {
+        let findings = judge(&gate(false), &new.map(of), &[7; 6].map(of), 0);
+        findings.last().unwrap().verdict
+    };
+    assert_eq!(verdict([7; 6]), Verdict::Pass);
+    // That the only other one of twelve is among the six new ones happens every other time.
+    assert_eq!(verdict([7, 7, 9, 7, 7, 7]), Verdict::Unclear);
+    // Four of twelve all new: 15 of 495 ways.
+    assert_eq!(verdict([9, 9, 9, 9, 7, 7]), Verdict::Fail);
+    assert_eq!(verdict([9; 6]), Verdict::Fail);
+}

@@ -8,6 +8,7 @@ mod agent_table;
 mod agent_totals;
 mod anonymize;
 mod answers;
+mod asked_live;
 mod bound;
 mod boxes;
 mod calibrate;

@@ -1,8 +1,9 @@
 //! What a gate found: for people, for a pull request, for a CI system, and as `laptime.check/1`.
 
 use super::{ALARM, ANSWER, FAINT, TITLE, UNKNOWN, change, heads};
-use crate::report::table::{Align, Cell, Table, painted};
+use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
 use crate::report::text::counted;
+use crate::study::compare::Difference;
 use crate::study::gate::{Finding, Kind, Verdict, verdict};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -14,6 +15,17 @@ pub struct Title<'t> {
     pub gate: &'t str,
     /// What was checked.
     pub what: &'t str,
+    /// In what it differs from the baseline, the baseline's values first.
+    pub differences: &'t [Difference],
+}
+
+/// Returns a respect in which what was checked differs from its baseline.
+fn differs(difference: &Difference) -> String {
+    let of = |place: usize| match difference.values.get(place).map(String::as_str) {
+        None | Some("") => "nothing",
+        Some(value) => value,
+    };
+    format!("{} was {}, is {}", difference.axis.word(), of(0), of(1))
 }
 
 /// Returns the sentence that says how it went.
@@ -59,17 +71,22 @@ fn spread(finding: &Finding) -> String {
 }
 
 /// Returns the answer for people.
-pub fn render(title: Title<'_>, findings: &[Finding]) -> String {
+pub fn render(title: Title<'_>, findings: &[Finding], look: Look) -> String {
     let style = match verdict(findings) {
         Verdict::Pass => ANSWER,
         Verdict::Unclear | Verdict::Fail => ALARM,
     };
-    let text = format!(
-        "{}  {}\n  {}\n\n",
+    let mut text = format!(
+        "{}  {}\n  {}\n",
         painted(title.gate, TITLE),
         title.what,
         painted(&told(findings), style)
     );
+    for difference in title.differences {
+        let told = wrapped(&differs(difference), look.width, 2);
+        let _ = writeln!(text, "  {}", painted(&told, ALARM));
+    }
+    text.push('\n');
     let mut table = Table::new([
         Align::Left,
         Align::Left,
@@ -111,6 +128,12 @@ pub fn markdown(title: Title<'_>, findings: &[Finding]) -> String {
         escaped(title.what),
         told(findings)
     );
+    for difference in title.differences {
+        let _ = writeln!(text, "- {}", escaped(&differs(difference)));
+    }
+    if !title.differences.is_empty() {
+        text.push('\n');
+    }
     text += "| | check | found | against | worse by | chance | A/A | |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n";
     for finding in findings {
         let _ = writeln!(
@@ -155,6 +178,7 @@ pub fn junit(title: Title<'_>, findings: &[Finding]) -> String {
         xml(title.gate),
         findings.len(),
     );
+    let differing: Vec<String> = title.differences.iter().map(differs).collect();
     for finding in findings {
         let _ = write!(
             text,
@@ -162,7 +186,7 @@ pub fn junit(title: Title<'_>, findings: &[Finding]) -> String {
             finding.kind.word(),
             xml(&finding.asked)
         );
-        let message = xml(&sentence(finding));
+        let message = xml(&[&[sentence(finding)][..], &differing].concat().join("; "));
         match finding.verdict {
             Verdict::Pass => {}
             Verdict::Unclear => {
@@ -244,6 +268,7 @@ pub fn document(title: Title<'_>, findings: &[Finding]) -> Value {
         "gate": title.gate,
         "checked": title.what,
         "verdict": verdict(findings).word(),
+        "differences": title.differences.iter().map(|one| json!({ "axis": one.axis.word(), "was": one.values.first(), "is": one.values.last() })).collect::<Vec<Value>>(),
         "checks": checks.collect::<Vec<Value>>(),
     })
 }

@@ -49,7 +49,7 @@ pub fn render(explained: &Explained, look: Look) -> String {
             painted("what is to blame", TITLE),
             painted(told, FAINT)
         );
-        text += &effects(&explained.causes, |cause| cause.word());
+        text += &effects(&explained.causes, |cause| cause.word(), look);
     }
     if !explained.levers.is_empty() {
         let told = "run time saved by this one change, simulated";
@@ -59,7 +59,7 @@ pub fn render(explained: &Explained, look: Look) -> String {
             painted("what would help", TITLE),
             painted(told, FAINT)
         );
-        text += &effects(&explained.levers, |lever| lever.word());
+        text += &effects(&explained.levers, |lever| lever.word(), look);
     }
     if explained.causes.is_empty() && explained.levers.is_empty() {
         let told =
@@ -148,10 +148,27 @@ fn slow(explained: &Explained) -> String {
     table.render()
 }
 
-fn effects<W>(effects: &[Effect<W>], word: impl Fn(&W) -> &'static str) -> String {
+/// A row for each change that makes any difference, and a line for the others.
+fn effects<W>(effects: &[Effect<W>], word: impl Fn(&W) -> &'static str, look: Look) -> String {
+    let nothing = |effect: &&Effect<W>| {
+        let ends = effect.interval.map_or([0.0; 2], |(low, high)| [low, high]);
+        // What would be printed as 0.0 %.
+        let seen = ends.iter().chain([&effect.saved]);
+        seen.copied().all(|share| share.abs() < 0.0005)
+    };
+    let (idle, told): (Vec<_>, Vec<_>) = effects.iter().partition(nothing);
+    let idle: Vec<&str> = idle.iter().map(|effect| word(&effect.what)).collect();
+    let idle = if idle.is_empty() {
+        String::new()
+    } else {
+        line("no difference", &wrapped(&idle.join(", "), look.width, 17))
+    };
+    if told.is_empty() {
+        return idle;
+    }
     let mut table = Table::new([Align::Left, Align::Right, Align::Left, Align::Left]);
     table.row(heads(["", "saves", "may be", "simulated as"]));
-    for effect in effects {
+    for effect in told {
         let saved = effect.saved;
         let style = if saved >= WORTH {
             ANSWER
@@ -172,7 +189,7 @@ fn effects<W>(effects: &[Effect<W>], word: impl Fn(&W) -> &'static str) -> Strin
             Cell::from(effect.change.told()).styled(FAINT),
         ]);
     }
-    table.render()
+    table.render() + &idle
 }
 
 /// Returns the answer for programs.

@@ -1,11 +1,12 @@
 //! How many agents a rig carries: one screen for one rig, a table for several; schema `laptime.size/1`.
 
 use super::{ALARM, ANSWER, FAINT, TITLE, UNKNOWN, heads, how_known, known, line, shown};
+use crate::metrics::FAILURES;
 use crate::metrics::lap::Binds;
 use crate::report::table::{Align, Cell, Look, Table, painted, wrapped};
-use crate::report::text::counted;
+use crate::report::text::{counted, percent};
 use crate::study::figures::Figures;
-use crate::study::size::Sized;
+use crate::study::size::{Measured, Sized};
 use crate::study::target::{Figure, Target};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -39,8 +40,43 @@ fn range(sized: &Sized) -> String {
     })
 }
 
-fn binds(sized: &Sized) -> &'static str {
+const FAILED: &str = "failed_calls";
+
+/// Why calls failed.
+fn failures(found: &Figures) -> String {
+    let all = FAILURES.iter().zip(found.summary.failures);
+    let whys = all.filter(|(_, count)| *count > 0);
+    let whys = whys.map(|(outcome, count)| format!("{count} {}", outcome.meaning()));
+    format!(": {}", whys.collect::<Vec<_>>().join(", "))
+}
+
+/// What breaks where no more agents are carried: what calls wait for, unless it is that some of them fail.
+fn binds(sized: &Sized, targets: &[Target]) -> &'static str {
+    let Some((_, found)) = sized.edge() else {
+        return UNKNOWN;
+    };
+    let solo = sized.curve.get(&1);
+    let mut broken = targets.iter().filter(|one| one.strain(found, solo) > 1.0);
+    if broken.all(|one| one.figure.name() == FAILED) {
+        return "calls that fail";
+    }
     sized.binds().map_or(UNKNOWN, Binds::words)
+}
+
+/// Returns one measurement in a few words.
+pub fn told(found: &Figures, targets: &[Target], strain: f64) -> String {
+    let figure = &targets[0].figure;
+    format!(
+        "{}: {} {}, {}",
+        counted(found.workload.plan.agents.into(), "agent"),
+        figure.name(),
+        shown(figure, found),
+        verdict(strain)
+    )
+}
+
+fn verdict(strain: f64) -> &'static str {
+    if strain <= 1.0 { "holds" } else { "does not" }
 }
 
 fn table(all: &[Sized], targets: &[Target]) -> String {
@@ -85,7 +121,7 @@ fn table(all: &[Sized], targets: &[Target]) -> String {
             Cell::from(range(sized)),
             Cell::from(found.map_or(UNKNOWN.to_string(), |found| shown(first, found))),
             Cell::from(figure("runs_per_h")),
-            Cell::from(binds(sized)),
+            Cell::from(binds(sized, targets)),
             Cell::from(figure("cost_usd_per_run")),
             Cell::from(figure("energy_wh_per_run")),
             Cell::from(trust.unwrap_or(UNKNOWN)).styled(FAINT),
@@ -130,6 +166,11 @@ fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
             )
         );
     }
+    if let Some(cut) = sized.measured.as_ref().and_then(|it| it.cut.as_ref()) {
+        let told =
+            format!("not all is known: {cut}; a second call with the same --out goes on from here");
+        let _ = writeln!(text, "  {}", painted(&wrapped(&told, look.width, 2), ALARM));
+    }
     text.push('\n');
     text += &curve(sized, targets);
     text.push('\n');
@@ -157,11 +198,29 @@ fn one(sized: &Sized, targets: &[Target], max: u32, look: Look) -> String {
     if let Some(any) = sized.curve.values().next() {
         text += &line("known", &wrapped(&how_known(any), look.width, 9));
     }
-    text += &line(
-        "tried",
-        &format!("{} of {max} sizes", sized.search.strains.len()),
-    );
-    text
+    let mut tried = format!("{} of {max} sizes", sized.search.strains.len());
+    if let Some(measured) = &sized.measured {
+        tried += &measurements(measured);
+    }
+    text + &line("tried", &tried)
+}
+
+/// How a real engine was measured.
+fn measurements(measured: &Measured) -> String {
+    let all: usize = measured.curve.strains.values().map(Vec::len).sum();
+    let replays = counted(all as u64, "replay");
+    let kept = if measured.kept > 0 {
+        format!(", {} kept from before", measured.kept)
+    } else {
+        String::new()
+    };
+    let apart = measured.curve.spread().map_or(String::new(), |apart| {
+        format!("; repeats are up to {} off their mean", percent(apart, 1.0))
+    });
+    format!(
+        ", {replays}{kept}, in {} of {}{apart}",
+        measured.spent, measured.budget
+    )
 }
 
 /// The sizes around the edge, and the way there in powers of two.
@@ -186,13 +245,15 @@ fn curve(sized: &Sized, targets: &[Target]) -> String {
     };
     for (&size, found) in sized.curve.iter().filter(|(size, _)| near(**size)) {
         let strain = sized.search.strains.get(&size);
-        let holds = strain.is_some_and(|strain| *strain <= 1.0);
         let style = if size == best {
             ANSWER
         } else {
             anstyle::Style::new()
         };
-        let verdict = if holds { "holds" } else { "does not" };
+        let mut verdict = verdict(strain.copied().unwrap_or(f64::INFINITY)).to_string();
+        if let Some(measured) = &sized.measured {
+            verdict += &format!(", {}", counted(measured.curve.times(size).into(), "time"));
+        }
         let values = figures.iter().map(|figure| shown(figure, found));
         let cells = std::iter::once(size.to_string()).chain(values);
         let cells = cells.map(|cell| Cell::from(cell).styled(style));
@@ -214,15 +275,27 @@ fn edge(sized: &Sized, targets: &[Target]) -> String {
         };
         if !target.holds(value, limit) {
             let unit = target.figure.unit();
+            let whys = if target.figure.name() == FAILED {
+                failures(found)
+            } else {
+                String::new()
+            };
             broken.push(format!(
-                "{} is {}, limit {}",
+                "{} is {}, limit {}{whys}",
                 target.figure.name(),
                 unit.shown(value),
                 unit.shown(limit)
             ));
         }
     }
+    if broken.is_empty() {
+        broken
+            .push("the mean of its repeats does not hold, the one in the middle does".to_string());
+    }
     let mut text = line("breaks", &format!("at {size}: {}", broken.join("; ")));
+    if sized.beyond.is_empty() {
+        return text + &line("waits", &waits(found));
+    }
     let helps: Vec<String> = sized
         .beyond
         .iter()
@@ -238,9 +311,41 @@ fn edge(sized: &Sized, targets: &[Target]) -> String {
         .collect();
     text += &line(
         "binds",
-        &format!("{} ({})", painted(binds(sized), TITLE), helps.join(", ")),
+        &format!(
+            "{} ({})",
+            painted(binds(sized, targets), TITLE),
+            helps.join(", ")
+        ),
     );
     text
+}
+
+/// What laps wait for most, where no account of a rig says what binds.
+fn waits(found: &Figures) -> String {
+    let parts = &found.summary.parts;
+    let total = parts.total().secs();
+    let mut all = parts.gathered().to_vec();
+    all.sort_by_key(|(_, span)| std::cmp::Reverse(*span));
+    let most = all
+        .iter()
+        .take(4)
+        .filter(|(_, span)| span.secs() > 0.01 * total);
+    let told = most.map(|(what, span)| format!("{} {}", what.word(), percent(span.secs(), total)));
+    format!("laps are {}", told.collect::<Vec<_>>().join(", "))
+}
+
+fn told_measured(measured: &Measured) -> Value {
+    let times = measured.curve.strains.iter();
+    let times = times.map(|(size, all)| (size.to_string(), json!(all.len())));
+    json!({
+        "times": times.collect::<serde_json::Map<String, Value>>(),
+        "kept": measured.kept,
+        "repeat_spread": measured.curve.spread(),
+        "spent_s": measured.spent.secs(),
+        "budget_s": measured.budget.secs(),
+        "complete": measured.cut.is_none(),
+        "cut": measured.cut,
+    })
 }
 
 /// Returns the answer for programs.
@@ -280,6 +385,7 @@ pub fn document(all: &[Sized], targets: &[Target], max: u32, seed: u64) -> Value
             "trust": sized.curve.values().next().map(|one| one.point.trust.word()),
             "curve": curve,
             "one_more": beyond.collect::<Vec<Value>>(),
+            "measured": sized.measured.as_ref().map(told_measured),
         })
     };
     json!({

@@ -54,8 +54,8 @@ struct Node {
     locks: u32,
     /// When it was last used.
     used: u64,
-    /// Whether a recurrent state is kept at its end.
-    state: bool,
+    /// When the recurrent state kept at its end was last queued; nothing where none is kept.
+    state: Option<u64>,
     origin: Origin,
     /// Tokens up to its end; fewer than its pages hold when the last one is not full.
     tokens: u64,
@@ -131,7 +131,8 @@ pub struct RadixPool {
     evictable: u64,
     /// Leaves that nobody locks, used longest ago first.
     leaves: BTreeSet<(u64, Place)>,
-    /// Places with a state, used longest ago first.
+    /// Places with a state, by when they were queued: a place used since moves back only once it comes first, for a path
+    /// is used as a whole, and often.
     states: BTreeSet<(u64, Place)>,
     /// States that requests under way work on.
     working: u64,
@@ -151,7 +152,7 @@ impl RadixPool {
             children: Vec::new(),
             locks: u32::MAX,
             used: 0,
-            state: false,
+            state: None,
             origin: Origin {
                 tip: ROOT,
                 realms: Realms::default(),
@@ -196,8 +197,12 @@ impl RadixPool {
 
     /// Returns the leading pages of `path` that are in the tree, at most `limit`, as used just now.
     pub fn find(&mut self, path: &Path, limit: u64) -> Found {
+        self.find_below(TOP, path, limit)
+    }
+
+    /// Finds what lies below `place`, which is on the path and not beyond the limit.
+    fn find_below(&mut self, mut place: Place, path: &Path, limit: u64) -> Found {
         let limit = limit.min(u64::from(path.named)) as u32;
-        let mut place = TOP;
         loop {
             let at = self.nodes[place as usize].end;
             if at >= limit {
@@ -221,7 +226,7 @@ impl RadixPool {
     /// Returns the deepest place at or above a found one where a recurrent state is kept.
     pub fn with_state(&self, found: Found) -> Found {
         let mut place = found.place;
-        while place != TOP && !self.nodes[place as usize].state {
+        while place != TOP && self.nodes[place as usize].state.is_none() {
             place = self.nodes[place as usize].parent;
         }
         self.found(place)
@@ -305,9 +310,9 @@ impl RadixPool {
             return;
         }
         assert!(u64::from(pages) <= hold.pages(), "what is stored was held");
-        let found = self.find(path, u64::from(pages));
+        // What is locked stays.
+        let found = self.find_below(hold.place, path, u64::from(pages));
         let matched = found.pages as u32;
-        assert!(matched >= hold.shared, "what is locked stays");
         self.blank += u64::from(matched - hold.shared);
         let place = if matched < pages {
             let stretches = path.between(matched, pages);
@@ -398,6 +403,10 @@ impl RadixPool {
             }
             let leaf = node.locks == 0 && node.children.is_empty();
             assert_eq!(leaf, self.leaves.contains(&(node.used, index as Place)));
+            let queued = node.state.map(|since| (since, index as Place));
+            assert!(
+                queued.is_none_or(|state| state.0 <= node.used && self.states.contains(&state))
+            );
         }
         assert_eq!(evictable, self.evictable, "evictable pages were miscounted");
         let all = self.blank + evictable + locked + held;

@@ -4,6 +4,7 @@ use super::Form;
 use crate::call::Reply;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// How an answer is written down.
 #[derive(Clone, Debug)]
@@ -177,10 +178,15 @@ pub(in crate::serve) fn broken(wrong: &super::Wrong) -> Bytes {
 }
 
 /// Returns the one model there is, as `/v1/models` lists it.
-pub(in crate::serve) fn models(name: &str, created: u64, context: Option<u64>) -> Vec<u8> {
+pub(in crate::serve) fn models(
+    name: &str,
+    created: u64,
+    context: Option<u64>,
+    setup: &BTreeMap<String, String>,
+) -> Vec<u8> {
     let model = json!({
         "id": name, "object": "model", "created": created, "owned_by": "laptime", "root": name,
-        "parent": null, "max_model_len": context,
+        "parent": null, "max_model_len": context, "settings": setup,
     });
     json!({"object": "list", "data": [model]})
         .to_string()

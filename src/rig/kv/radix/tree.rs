@@ -19,13 +19,11 @@ impl RadixPool {
         while at != TOP {
             let node = &mut self.nodes[at as usize];
             let before = std::mem::replace(&mut node.used, self.clock);
-            if self.leaves.remove(&(before, at)) {
+            if node.children.is_empty() && node.locks == 0 {
+                self.leaves.remove(&(before, at));
                 self.leaves.insert((self.clock, at));
             }
-            if self.states.remove(&(before, at)) {
-                self.states.insert((self.clock, at));
-            }
-            at = self.nodes[at as usize].parent;
+            at = node.parent;
         }
     }
 
@@ -45,7 +43,7 @@ impl RadixPool {
             children: Vec::new(),
             locks: 0,
             used: self.clock,
-            state: false,
+            state: None,
             origin: Origin::of(call),
             tokens: u64::from(end) * self.rules.page,
         };
@@ -85,7 +83,7 @@ impl RadixPool {
             end: at,
             stretches,
             children: vec![place],
-            state: false,
+            state: None,
             tokens: u64::from(at) * self.rules.page,
             ..whole.clone()
         };
@@ -136,7 +134,7 @@ impl RadixPool {
             return;
         }
         self.leaves.insert((node.used, place));
-        if self.rules.states > 0 && !node.state {
+        if self.rules.states > 0 && node.state.is_none() {
             self.drop_leaf(place);
         }
     }
@@ -167,11 +165,12 @@ impl RadixPool {
         assert!(node.locks == 0 && node.children.is_empty(), "a free leaf");
         let (parent, key, used) = (node.parent, node.stretches[0].key, node.used);
         let pages = node.pages();
-        node.state = false;
+        if let Some(since) = node.state.take() {
+            self.states.remove(&(since, place));
+        }
         self.evictable -= pages;
         self.blank += pages;
         self.leaves.remove(&(used, place));
-        self.states.remove(&(used, place));
         self.by_key.remove(&(parent, key));
         self.unused.push(place);
         let siblings = &mut self.nodes[parent as usize].children;
@@ -180,22 +179,29 @@ impl RadixPool {
     }
 
     pub(super) fn keep_state(&mut self, place: Place) {
-        if place == TOP || self.nodes[place as usize].state || self.working >= self.rules.states {
+        let kept = self.nodes[place as usize].state.is_some();
+        if place == TOP || kept || self.working >= self.rules.states {
             return;
         }
         while self.working + self.states.len() as u64 >= self.rules.states {
             self.evict_state();
         }
         let node = &mut self.nodes[place as usize];
-        node.state = true;
+        node.state = Some(node.used);
         self.states.insert((node.used, place));
     }
 
     /// Drops the state used longest ago; a leaf goes with it.
     pub(super) fn evict_state(&mut self) {
-        let &(used, place) = self.states.first().expect("a state is there");
-        self.states.remove(&(used, place));
-        self.nodes[place as usize].state = false;
-        self.settle_leaf(place);
+        loop {
+            let (queued, place) = self.states.pop_first().expect("a state is there");
+            let node = &mut self.nodes[place as usize];
+            if queued == node.used {
+                node.state = None;
+                return self.settle_leaf(place);
+            }
+            node.state = Some(node.used);
+            self.states.insert((node.used, place));
+        }
     }
 }
