@@ -184,21 +184,20 @@ impl Check {
             for ((side, met), taken) in sides.into_iter().zip(kept) {
                 let name = name(side);
                 // A pair is of the same content and of about the same time, or it is none.
-                let taken = match taken.filter(|_| whole) {
-                    Some(taken) => taken,
-                    None => {
-                        if apart {
-                            content = turns.fresh();
-                        }
-                        let taken = turns.take(&name, met, &workload, content, None);
-                        match taken.await {
-                            Ok(Some(taken)) => taken,
-                            Ok(None) => continue,
-                            Err(error) if found.documents.is_empty() => return Err(error),
-                            Err(error) => {
-                                found.ended = Some(error);
-                                return Ok(found);
-                            }
+                let taken = if let Some(taken) = taken.filter(|_| whole) {
+                    taken
+                } else {
+                    if apart {
+                        content = turns.fresh();
+                    }
+                    let taken = turns.take(&name, met, &workload, content, None);
+                    match taken.await {
+                        Ok(Some(taken)) => taken,
+                        Ok(None) => continue,
+                        Err(error) if found.documents.is_empty() => return Err(error),
+                        Err(error) => {
+                            found.ended = Some(error);
+                            return Ok(found);
                         }
                     }
                 };

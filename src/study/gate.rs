@@ -412,7 +412,9 @@ fn unchanged(figure: &Figure, found: &[Figures], baseline: &[Figures]) -> Findin
 /// Judges a whole number that was always the same before. In real engines a change of hands between threads may move it in a
 /// few repeats; that those all fall among the new ones has its chance, too.
 fn changed(old: &[f64], new: &[f64], exact: bool) -> (Verdict, &'static str) {
-    let differ = new.iter().filter(|value| **value != old[0]).count() as u64;
+    let first = old[0].to_bits();
+    let differ = new.iter().filter(|value| value.to_bits() != first);
+    let differ = differ.count() as u64;
     let (new, all) = (new.len() as u64, (new.len() + old.len()) as u64);
     let chance = binomial(new, differ) as f64 / binomial(all, differ) as f64;
     let few = (new.min(all - new) as usize) < FEWEST_REPEATS;

@@ -252,7 +252,8 @@ fn curve(sized: &Sized, targets: &[Target]) -> String {
         };
         let mut verdict = verdict(strain.copied().unwrap_or(f64::INFINITY)).to_string();
         if let Some(measured) = &sized.measured {
-            verdict += &format!(", {}", counted(measured.curve.times(size).into(), "time"));
+            let times = counted(measured.curve.times(size).into(), "time");
+            let _ = write!(verdict, ", {times}");
         }
         let values = figures.iter().map(|figure| shown(figure, found));
         let cells = std::iter::once(size.to_string()).chain(values);
