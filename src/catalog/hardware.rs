@@ -17,11 +17,18 @@ pub enum Platform {
     Metal,
     /// AMD; Vulkan runs there too.
     Rocm,
+    /// None: the processors of the host compute.
+    Cpu,
 }
 
 impl Platform {
     /// Every platform, in name order.
-    pub const ALL: [Platform; 3] = [Platform::Cuda, Platform::Metal, Platform::Rocm];
+    pub const ALL: [Platform; 4] = [
+        Platform::Cpu,
+        Platform::Cuda,
+        Platform::Metal,
+        Platform::Rocm,
+    ];
 
     /// Returns the word used in files.
     pub fn word(self) -> &'static str {
@@ -29,6 +36,7 @@ impl Platform {
             Platform::Cuda => "cuda",
             Platform::Metal => "metal",
             Platform::Rocm => "rocm",
+            Platform::Cpu => "cpu",
         }
     }
 }

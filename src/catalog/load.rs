@@ -8,7 +8,7 @@
 //! name = "my-box"
 //! title = "The box under my desk"
 //! chip = "my-box"                  # what calibrations and defaults of engines go by
-//! platform = "cuda"                # or "metal", "rocm"
+//! platform = "cuda"                # or "metal", "rocm", "cpu"
 //! form = "desktop"
 //! devices = 1                      # figures below are for one of them
 //! unified_memory = false

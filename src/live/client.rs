@@ -72,9 +72,15 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = address.url.trim_end_matches('/');
         let root = base.strip_suffix("/v1").unwrap_or(base).to_string();
-        let parsed = reqwest::Url::parse(&root).map_err(|error| error.to_string())?;
+        let form = "it must begin with http:// or https://, and name a host";
+        let parsed = match reqwest::Url::parse(&root) {
+            Ok(parsed) => parsed,
+            // `localhost:8000` reads as a scheme, and `127.0.0.1:8000` as nothing at all.
+            Err(_) if !root.contains("://") => return Err(form.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
         if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
-            return Err("it must begin with http:// or https://, and name a host".to_string());
+            return Err(form.to_string());
         }
         let config = OpenAIConfig::new()
             .with_api_base(&root)

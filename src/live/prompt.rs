@@ -333,7 +333,28 @@ impl Prompter {
                 self.fixed.insert((Owner::Run(call.run), node), fitted);
             }
         }
+        self.shorten(call, &mut conversation.pieces[kept..], over);
         conversation.expected = self.expected(conversation);
+    }
+
+    /// Cuts new answers by `over` tokens, where one that reads longer than it was recorded leaves nothing else to give.
+    ///
+    /// A text may be more tokens when it is read than when it was written; the recorded length wins.
+    fn shorten(&mut self, call: &Call, pieces: &mut [Piece], mut over: i64) {
+        let answers = pieces.iter_mut().rev();
+        for piece in answers.filter(|piece| piece.role == Role::Assistant) {
+            let tokens = piece.milli / 1000;
+            let cut = over.min(tokens - 1);
+            if cut <= 0 {
+                continue;
+            }
+            let left = share(&piece.text, 0, (tokens - cut) as u64, tokens as u64);
+            piece.text = left.into();
+            piece.milli -= cut * 1000;
+            over -= cut;
+            self.fixed
+                .insert((Owner::Run(call.run), piece.node), piece.clone());
+        }
     }
 
     /// Returns how many tokens the engine is expected to count.
@@ -409,151 +430,4 @@ fn share(text: &str, from: u64, to: u64, of: u64) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Realms;
-    use crate::ids::CallId;
-    use crate::trace::read::{ReadOptions, load_bytes};
-
-    const TRACE: &[u8] = include_bytes!("../../tests/data/two-sessions.jsonl");
-
-    fn trace() -> Trace {
-        load_bytes("two", TRACE, &ReadOptions::default()).unwrap()
-    }
-
-    fn call(trace: &Trace, run: u32, thread: u32, step: usize) -> Call {
-        let step = &trace.sessions[0].threads[thread as usize].steps[step];
-        Call {
-            id: CallId(0),
-            run: RunId(run),
-            thread: ThreadId(thread),
-            prompt: step.prompt,
-            prompt_tokens: step.prompt_tokens,
-            output: step.output,
-            output_tokens: step.output_tokens,
-            output_shared: true,
-            realms: Realms {
-                head: 0,
-                private: run,
-            },
-            seen: step.seen,
-            seen_computed: step.seen_computed,
-            again: step.again,
-            warm: Tokens::ZERO,
-        }
-    }
-
-    fn prompter(trace: &Trace, form: Form, history: History) -> Prompter {
-        let words = Vocabulary {
-            ids: (100..1000).collect(),
-            ..Vocabulary::default()
-        };
-        let overhead = Overhead {
-            base: 9,
-            system: 5,
-            turn: 8,
-            takes_system: true,
-        };
-        Prompter::new(trace, form, words, overhead, history, 7)
-    }
-
-    fn ids(prompt: Prompt) -> Vec<u32> {
-        match prompt {
-            Prompt::Ids(ids) => ids,
-            Prompt::Messages(_) => panic!("messages"),
-        }
-    }
-
-    #[test]
-    fn ids_have_the_recorded_length_and_hold_what_was_said() {
-        let trace = trace();
-        let mut prompter = prompter(&trace, Form::Ids, History::Said);
-        let (one, two) = (call(&trace, 0, 0, 0), call(&trace, 0, 0, 1));
-        let first = ids(prompter.prompt(&one));
-        assert_eq!(first.len() as u64, one.prompt_tokens.0);
-        let said = Said {
-            ids: vec![5; one.output_tokens.0 as usize - 3],
-            ..Said::default()
-        };
-        prompter.heard(&one, &said, None);
-        let second = ids(prompter.prompt(&two));
-        assert_eq!(second.len() as u64, two.prompt_tokens.0);
-        assert_eq!(second[..first.len()], first, "what was sent is sent again");
-        let end = first.len() + said.ids.len();
-        assert_eq!(second[first.len()..end], said.ids);
-        assert!(second[end] >= 100, "what was not said is made up for");
-    }
-
-    #[test]
-    fn copies_share_their_head_and_nothing_else() {
-        let trace = trace();
-        let mut prompter = prompter(&trace, Form::Ids, History::Said);
-        let one = ids(prompter.prompt(&call(&trace, 0, 0, 0)));
-        let two = ids(prompter.prompt(&call(&trace, 1, 0, 0)));
-        let common = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-        assert!((2000..2003).contains(&common), "{common} tokens in common");
-    }
-
-    #[test]
-    fn messages_take_turns_and_come_to_the_recorded_length() {
-        let trace = trace();
-        let mut prompter = prompter(&trace, Form::Messages, History::Said);
-        let (one, two) = (call(&trace, 0, 0, 0), call(&trace, 0, 0, 1));
-        // An engine that counts words, and for its template what was measured before.
-        let count = |messages: &[(Role, String)]| {
-            let words = |text: &str| text.split_whitespace().count().cast_signed() as i64;
-            let said: i64 = messages
-                .iter()
-                .map(|(role, text)| match role {
-                    Role::Assistant => words(text),
-                    Role::User | Role::System => words(text) - 1,
-                })
-                .sum();
-            let turns = messages
-                .iter()
-                .filter(|(role, _)| *role == Role::Assistant)
-                .count()
-                .cast_signed() as i64;
-            9 + 5 + 8 * turns + said
-        };
-        let Prompt::Messages(first) = prompter.prompt(&one) else {
-            panic!("ids")
-        };
-        assert_eq!(count(&first), one.prompt_tokens.0.cast_signed());
-        let said = Said {
-            text: " word".repeat(20),
-            tokens: Some(20),
-            ..Said::default()
-        };
-        prompter.heard(&one, &said, Some(one.prompt_tokens));
-        let Prompt::Messages(second) = prompter.prompt(&two) else {
-            panic!("ids")
-        };
-        let roles: Vec<Role> = second.iter().map(|(role, _)| *role).collect();
-        assert_eq!(
-            roles,
-            [Role::System, Role::User, Role::Assistant, Role::User]
-        );
-        assert_eq!(second[..2], first[..]);
-        assert_eq!(second[2].1, said.text);
-        // It said 20 tokens of the 50 that were recorded; what follows makes up for them.
-        assert_eq!(count(&second), two.prompt_tokens.0.cast_signed());
-    }
-
-    #[test]
-    fn recorded_answers_do_not_depend_on_what_is_said() {
-        let trace = trace();
-        let prompt = |text: &str| {
-            let mut prompter = prompter(&trace, Form::Messages, History::Recorded);
-            let one = call(&trace, 0, 0, 0);
-            prompter.prompt(&one);
-            let said = Said {
-                text: text.to_string(),
-                ..Said::default()
-            };
-            prompter.heard(&one, &said, None);
-            prompter.prompt(&call(&trace, 0, 0, 1))
-        };
-        assert_eq!(prompt("this"), prompt("that"));
-    }
-}
+mod tests;

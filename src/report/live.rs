@@ -71,9 +71,12 @@ pub(super) fn section(live: &LiveNotes, look: Look) -> String {
             )
         });
     line("prompts", &format!("{form}{off}"), plain);
-    let warm = counted(live.warm_up.into(), "call");
-    let warm = format!("{warm} before the clock started, in no figure");
-    line("warm-up", &warm, plain);
+    // A journal does not say how many there were.
+    if live.health.is_some() {
+        let warm = counted(live.warm_up.into(), "call");
+        let warm = format!("{warm} before the clock started, in no figure");
+        line("warm-up", &warm, plain);
+    }
     line("window", &window(live), plain);
     for note in &live.notes {
         line("note", note, FAINT);

@@ -7,7 +7,7 @@ use super::expense;
 use super::table::{Align, Cell, Look, Table, bar, clipped, painted, wrapped};
 use crate::metrics::lap::{Binds, Bottleneck, LapParts};
 use crate::metrics::stats::Quantiles;
-use crate::metrics::{FAILURES, LapRow, Summary};
+use crate::metrics::{FAILURES, LapRow, RunMetrics, Summary};
 use crate::operating_point::OperatingPoint;
 use crate::study::replay::{Replay, Workload};
 use crate::units::{Span, Time, Tokens, three_digits};
@@ -50,7 +50,7 @@ fn one(replay: &Replay<'_>, look: Look, alone: bool) -> String {
         text.push('\n');
     }
     text.push('\n');
-    text += &answer(summary);
+    text += &answer(&replay.metrics);
     text += &known(&replay.point, look);
     if let Some(notes) = &replay.live {
         text.push('\n');
@@ -79,7 +79,14 @@ fn workload_line(workload: &Workload) -> String {
     )
 }
 
-fn answer(summary: &Summary) -> String {
+fn answer(metrics: &RunMetrics) -> String {
+    let summary = &metrics.summary;
+    let ended = metrics.runs.iter().filter(|run| run.end.is_some()).count();
+    let mut runs = counted(summary.runs.into(), "run");
+    if ended < summary.runs as usize {
+        // A replay that was stopped: what it shows of runs is of those that ended.
+        runs = format!("{ended} of {runs} ended");
+    }
     let mut table = Table::new([Align::Left; 6]);
     let mut row = |name: &str, spread: Option<Quantiles>, main: bool, note: String| {
         let style = if main { ANSWER } else { Style::new() };
@@ -103,11 +110,7 @@ fn answer(summary: &Summary) -> String {
         "run",
         summary.run,
         true,
-        format!(
-            "{} in {}",
-            counted(summary.runs.into(), "run"),
-            summary.wall
-        ),
+        format!("{runs} in {}", summary.wall),
     );
     row(
         "lap",

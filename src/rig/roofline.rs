@@ -22,6 +22,8 @@ pub fn typical(engine: &str, platform: Platform) -> Efficiency {
         Platform::Cuda => (0.78, 0.5),
         Platform::Metal => (0.75, 0.55),
         Platform::Rocm => (0.75, 0.35),
+        // Threads share caches and the memory's channels with everything else that runs.
+        Platform::Cpu => (0.6, 0.4),
     };
     let launch_s = match engine {
         // MLX builds its graph anew for every pass.

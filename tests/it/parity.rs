@@ -92,3 +92,37 @@ fn a_live_replay_of_a_served_vllm_is_its_simulation() {
 fn a_live_replay_of_a_served_llama_cpp_is_its_simulation() {
     check("rtx-pro-6000/llama.cpp/qwen3.6-35b-a3b-q8_0");
 }
+
+#[test]
+fn calls_in_every_dialect_are_answered_by_a_served_rig() {
+    let server = Server::start(&["serve", "--rig", "h100/vllm/llama-3.1-8b-bf16"]);
+    let url = format!("http://{}/v1", server.at);
+    let url = url.as_str();
+    // llama.cpp's is its own endpoint for token ids; it is held to the real server.
+    let dialects = [
+        ("vllm", true),
+        ("sglang", true),
+        ("trt-llm", true),
+        ("ollama", false),
+        ("mlx-lm", false),
+        ("lm-studio", false),
+        ("openai", false),
+    ];
+    let ask = |engine: &str, exact: bool| {
+        let live = replay(&["--url", url, "--engine", engine, "--max-client-lag", "60s"]);
+        assert_eq!(live["operating_point"]["engine"], engine);
+        assert_eq!(live["summary"]["failed_calls"], 0, "{engine}");
+        let lengths = live["calls"].as_array().unwrap().iter();
+        let wrong =
+            lengths.filter(|call| call["output_tokens"] != call["wire"]["planned_output_tokens"]);
+        assert!(!exact || wrong.count() == 0, "{engine}");
+        // Without a tokenizer to ask, words are weighed by a few calls.
+        let off = live["live"]["prompt_error"]["overall"].as_f64().unwrap();
+        assert!(off < 0.01, "{engine}: prompts {off} off");
+    };
+    std::thread::scope(|all| {
+        for (engine, exact) in dialects {
+            all.spawn(move || ask(engine, exact));
+        }
+    });
+}
