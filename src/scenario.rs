@@ -64,9 +64,11 @@ const KEYS: [(&str, Kind); 23] = [
 ];
 
 /// Flags that say where an answer goes or how it is made: not part of a question.
-const NOT_KEYS: [&str; 22] = [
+const NOT_KEYS: [&str; 24] = [
     // How a real engine is reached and asked, which belongs to whoever stands before it.
+    "against",
     "api-key-env",
+    "budget",
     "connect-timeout",
     "engine",
     "extra-body",
