@@ -2,7 +2,7 @@
 
 use super::live::runtime;
 use super::{output, talk};
-use crate::agent::Conduct;
+use crate::agent::{Conduct, Pace};
 use crate::error::{Error, Exit};
 use crate::fleet::{Plan, Share};
 use crate::live::Interrupts;
@@ -158,7 +158,10 @@ impl Selftest {
             agents: self.agents,
             runs: None,
             share: Share::Head,
-            conduct: Conduct::default(),
+            conduct: Conduct {
+                pace: Pace::Recorded,
+                ..Conduct::default()
+            },
         };
         let workload = Workload::new(&trace, plan, 0);
         let mut interrupts = Interrupts::of_process();
@@ -181,13 +184,17 @@ impl Selftest {
         Ok(self.held_to(&truth, &replay))
     }
 
-    /// A session of two answers, once for each agent.
+    /// A session of two answers, once for each agent. They begin over one second: agents at work are not in step.
     fn trace(&self) -> String {
         let tokens = (self.duration.secs() * f64::from(self.rate) / 2.0).max(2.0) as u64;
         let mut text =
             String::from("{\"k\":\"header\",\"format\":\"laptime-trace\",\"version\":1}\n");
         for one in 0..self.agents {
-            let _ = writeln!(text, "{{\"k\":\"session\",\"id\":\"s{one}\"}}");
+            let arrival = u64::from(one) * 1_000_000 / u64::from(self.agents);
+            let _ = writeln!(
+                text,
+                "{{\"k\":\"session\",\"id\":\"s{one}\",\"arrival_us\":{arrival}}}"
+            );
             let _ = writeln!(
                 text,
                 "{{\"k\":\"agent\",\"id\":\"m\",\"session\":\"s{one}\"}}"

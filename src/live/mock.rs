@@ -148,7 +148,6 @@ async fn answer(
     });
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head.as_bytes()).await?;
     let token = event(
         &json!({"id": "c", "object": "chat.completion.chunk", "choices": [
         {"index": 0, "delta": {"content": " tick"}, "finish_reason": null}]}),
@@ -158,7 +157,14 @@ async fn answer(
         tokio::time::sleep_until(clock.instant(due)).await;
         // The truth is when a token leaves, not when it should have.
         let now = clock.now();
-        stream.write_all(&token).await?;
+        if place == 0 {
+            // In one piece: many requests at once would otherwise wait for each other's heads, which is no part of the truth.
+            stream
+                .write_all(&[head.as_bytes(), &token].concat())
+                .await?;
+        } else {
+            stream.write_all(&token).await?;
+        }
         if let Ok(mut truth) = truth.lock() {
             if place == 0 {
                 truth.firsts.push(now - received);
