@@ -77,6 +77,17 @@ def live(port, agent, counts, failures):
         failures.append(f"agent {agent}: {error!r}")
 
 
+def replay(laptime, trace, *where):
+    """Replays a recording; returns what went wrong."""
+    done = subprocess.run([laptime, "replay", "--trace", trace, *where, "--agents", str(AGENTS), "--json", "-"],
+                          capture_output=True, text=True, timeout=PATIENCE_S)
+    if done.returncode != 0:
+        return [f"replay {' '.join(where)}: {done.stderr}"]
+    summary = json.loads(done.stdout)["summary"]
+    made = summary["calls"], summary["failed_calls"]
+    return [] if made == (AGENTS * TURNS, 0) else [f"replay {' '.join(where)}: {made[0]} calls, {made[1]} failed"]
+
+
 def check(engine, python, model, laptime, folder):
     trace = folder / f"recorded-{engine}.jsonl"
     counts, failures = [], []
@@ -87,6 +98,8 @@ def check(engine, python, model, laptime, folder):
                 agent.start()
             for agent in agents:
                 agent.join()
+        # Its own recording is what an engine must be able to serve again.
+        failures += replay(laptime, trace, "--url", f"http://127.0.0.1:{server.port}")
     records = [json.loads(line) for line in trace.read_text().splitlines()]
     steps = [record for record in records if record["k"] == "step"]
     recorded = [(step["prompt"]["tokens"], step["output"]["tokens"], step["usage"].get("cached")) for step in steps]
@@ -97,12 +110,7 @@ def check(engine, python, model, laptime, folder):
     if (len(steps), sessions) != (AGENTS * TURNS, AGENTS):
         failures.append(f"{len(steps)} steps of {sessions} sessions; expected {AGENTS * TURNS} of {AGENTS}")
     rig = "h100/vllm/qwen3.6-27b-fp8" if engine == "vllm" else "dgx-spark/llama.cpp/qwen3.6-35b-a3b-q8_0"
-    replay = subprocess.run([laptime, "replay", "--trace", trace, "--rig", rig, "--agents", str(AGENTS), "--json", "-"],
-                            capture_output=True, text=True, timeout=PATIENCE_S)
-    if replay.returncode != 0:
-        failures.append(replay.stderr)
-    elif len(json.loads(replay.stdout)["calls"]) != AGENTS * TURNS:
-        failures.append("the replay made another number of calls")
+    failures += replay(laptime, trace, "--rig", rig)
     total = sum(prompt for prompt, *_ in counts), sum(output for _, output, _ in counts)
     print(f"{engine}: {len(steps)} calls of {sessions} agents recorded, {total[0]} prompt and {total[1]} answer tokens"
           f"{'' if failures else ', each as the engine said'}")
