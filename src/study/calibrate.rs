@@ -198,7 +198,7 @@ impl Problem {
                 })
                 .collect();
             let mut target: Vec<f64> = left.iter().zip(&roots).map(|(y, root)| y * root).collect();
-            self.expect(&free, &mut columns, &mut target);
+            self.expect(&free, &found, &mut columns, &mut target);
             found = nnls::solve(&columns, &target);
             let residuals: Vec<f64> = rows
                 .iter()
@@ -226,7 +226,16 @@ impl Problem {
     }
 
     /// Adds one equation for each coefficient that has an expected value.
-    fn expect(&self, free: &[usize], columns: &mut [Vec<f64>], target: &mut Vec<f64>) {
+    ///
+    /// What was `found` so far to be many times what was expected is off by as many times, however it is put: a
+    /// specification says how fast a machine may be, and nothing of how slow.
+    fn expect(
+        &self,
+        free: &[usize],
+        found: &[f64],
+        columns: &mut [Vec<f64>],
+        target: &mut Vec<f64>,
+    ) {
         let Some(prior) = &self.freedom.prior else {
             return;
         };
@@ -235,11 +244,17 @@ impl Problem {
             if value <= 0.0 {
                 continue;
             }
+            let found = found[own] + self.freedom.least[column];
+            let value_or_found = value.max(found);
             let root = prior.weights[column].sqrt();
             for (other, equations) in columns.iter_mut().enumerate() {
-                equations.push(if other == own { root / value } else { 0.0 });
+                equations.push(if other == own {
+                    root / value_or_found
+                } else {
+                    0.0
+                });
             }
-            target.push(root * (value - self.freedom.least[column]).max(0.0) / value);
+            target.push(root * (value - self.freedom.least[column]).max(0.0) / value_or_found);
         }
     }
 

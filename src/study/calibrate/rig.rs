@@ -176,7 +176,10 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
     let mut half_tokens = vec![expected.half_tokens];
     let mut sizes: Vec<u64> = used
         .iter()
-        .filter(|&&index| rows[index].what == What::Prefill && rows[index].depth == 0)
+        .filter(|&&index| {
+            let reads = matches!(rows[index].what, What::Prefill | What::FirstToken);
+            reads && rows[index].depth == 0
+        })
         .map(|&index| rows[index].prompt)
         .collect();
     sizes.sort_unstable();
