@@ -34,7 +34,7 @@ Examples:
 pub(super) struct Size {
     #[command(flatten)]
     asked: Asked,
-    /// What must hold, such as '`lap_s.p95`<=30s', '`run_s.p50`<=2x solo' or '`share(lap_s`<=30s)>=95%'; may be repeated.
+    /// What must hold, such as `lap_s.p95<=30s`, `run_s.p50<=2x solo` or `share(lap_s<=30s)>=95%`, quoted for the shell; may be repeated.
     #[arg(long, value_name = "TARGET", value_parser = Target::parse, help_heading = "Question")]
     target: Vec<Target>,
     /// The most agents that are tried.
