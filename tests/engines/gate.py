@@ -14,7 +14,7 @@ model, laptime, folder, python = sys.argv[1:]
 ROOT = Path(__file__).parent.parent.parent
 # Every slot has the same room: what differs is how many agents find one.
 OLD, NEW = {"n_parallel": 4, "n_ctx": 65536}, {"n_parallel": 1, "n_ctx": 16384}
-PAIRS = "6"
+PAIRS = "8"
 
 
 def checked(new, old, name):
@@ -22,7 +22,7 @@ def checked(new, old, name):
     answer = Path(folder) / f"gate-{name}.json"
     command = [laptime, "check", "--url", f"http://127.0.0.1:{new.port}", "--against", f"http://127.0.0.1:{old.port}",
                "--trace", str(ROOT / "tests" / "data" / "two-sessions.jsonl"), "--agents", "4", "--pace", "none", "--repeat", PAIRS,
-               "--max-client-lag", "60s", "--json", str(answer)]
+               "--gate", str(Path(__file__).parent / "gate.toml"), "--max-client-lag", "60s", "--json", str(answer)]
     code = subprocess.run(command, timeout=600).returncode
     return code, json.loads(answer.read_text())
 
