@@ -60,7 +60,8 @@ const NOT_MET: &str = "\
 - Cells and runs measure at most four sequences at a time. Beyond, their rigs are extrapolated by terms that are
   physical but were fitted at 1 and 4; published rates reach 256 and more, on other rigs.
 - A model that was never measured, on a machine and engine that were, misses 10 % by a little. Decode alone meets it; reading
-  prompts does not, and is most of the miss: how fast a chip multiplies depends on kernels written for one format and shape.
+  prompts does not, and is most of the miss, and steady load in large batches is the worst: how fast a chip multiplies depends on
+  kernels written for one format and shape.
 - Prefill of a model or machine that was never seen is a third to a half off at p90: rates depend on kernels for one
   format on one chip. Published prompts of 1 to 64 tokens on builds of 2025 are the worst.
 - Waits for the first token under load were published without saying how calls arrived, and are not predicted.

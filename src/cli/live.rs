@@ -10,7 +10,7 @@ use crate::live::client::Address;
 use crate::live::engine::{self, Unusable};
 use crate::live::prompt::Form;
 use crate::live::{Ending, Interrupts};
-use crate::report::{csv, json, live as report, text};
+use crate::report::{live as report, text};
 use crate::rig::Rig;
 use crate::study::live::{Met, Refused, Wanted, any_answered, meet};
 use crate::study::replay::{Replay as Replayed, Workload};
@@ -229,7 +229,13 @@ impl Replay {
         for replayed in &replays {
             warn_of_failures(replayed);
         }
-        self.hand_over(&replays, live, json)?;
+        let folders = (0..live as u32).filter_map(|repeat| self.folder(repeat));
+        let folders: Vec<PathBuf> = folders.collect();
+        let told = || {
+            let beside = report::beside(&replays[..live], &replays[live..]);
+            text::render(&replays, output::look()) + &beside
+        };
+        self.deliver(&replays, json, &folders, told)?;
         verdict(&replays[..live])
     }
 
@@ -265,35 +271,6 @@ impl Replay {
         } else {
             out.join(format!("repeat-{}", repeat + 1))
         })
-    }
-
-    fn hand_over(
-        &self,
-        replays: &[Replayed<'_>],
-        live: usize,
-        json: Option<Target>,
-    ) -> Result<(), Error> {
-        let rows = !self.no_calls;
-        if let Some(out) = &self.out {
-            let document = Target::open(&out.join("result.json"))?;
-            document.write(|mut out| json::write(&mut out, replays, rows))?;
-            for (repeat, replayed) in replays[..live].iter().enumerate() {
-                let folder = self.folder(repeat as u32).unwrap_or_default();
-                let calls = Target::open(&folder.join("calls.csv"))?;
-                calls.write(|out| csv::write(out, replayed))?;
-            }
-        }
-        let silent = json.as_ref().is_some_and(Target::is_stdout);
-        if let Some(target) = json {
-            target.write(|mut out| json::write(&mut out, replays, rows))?;
-        }
-        if silent {
-            return Ok(());
-        }
-        let look = output::look();
-        let mut text = text::render(replays, look);
-        text += &report::beside(&replays[..live], &replays[live..]);
-        output::print(&text)
     }
 }
 

@@ -71,7 +71,8 @@ impl Replay {
         for replayed in &replays {
             warn_of_failures(replayed);
         }
-        self.deliver(&replays, json, folders.as_deref())
+        let told = || text::render(&replays, output::look());
+        self.deliver(&replays, json, &folders.unwrap_or_default(), told)
     }
 
     /// Returns the first setting that only a simulated rig can have.
@@ -99,14 +100,17 @@ impl Replay {
         replays
     }
 
-    fn deliver(
+    /// Writes what was asked for and prints what `told` says, unless the standard output is taken. `folders` are those of
+    /// the first replays.
+    pub(super) fn deliver(
         &self,
         replays: &[Replayed<'_>],
         json: Option<Target>,
-        folders: Option<&[PathBuf]>,
+        folders: &[PathBuf],
+        told: impl FnOnce() -> String,
     ) -> Result<(), Error> {
         let rows = !self.no_calls;
-        if let (Some(out), Some(folders)) = (&self.out, folders) {
+        if let Some(out) = &self.out {
             let document = Target::open(&out.join("result.json"))?;
             document.write(|mut out| json::write(&mut out, replays, rows))?;
             for (replayed, folder) in replays.iter().zip(folders) {
@@ -121,7 +125,7 @@ impl Replay {
         if silent {
             return Ok(());
         }
-        output::print(&text::render(replays, output::look()))
+        output::print(&told())
     }
 }
 

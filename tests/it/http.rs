@@ -14,6 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+/// The wall clock, which servers are held against.
+#[expect(clippy::disallowed_types, reason = "servers live in real time")]
+pub(crate) type Instant = std::time::Instant;
+
 /// Longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 

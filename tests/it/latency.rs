@@ -4,19 +4,13 @@
 #![expect(clippy::disallowed_methods, reason = "upstreams take their time")]
 
 use crate::cli::Lab;
-use crate::http::{Server, send, upstream};
+use crate::http::{Instant, Server, send, upstream};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "a server is held against the wall clock"
-)]
-type Instant = std::time::Instant;
 
 const PATH: &str = "/v1/chat/completions";
 const HEAD: &str =

@@ -4,7 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "upstreams take their time")]
 
 use crate::cli::Lab;
-use crate::http::{Server, ask, post, receive, records, send, upstream, wait_for};
+use crate::http::{Instant, Server, ask, post, receive, records, send, upstream, wait_for};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -13,12 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "a server is held against the wall clock"
-)]
-type Instant = std::time::Instant;
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Odd: kept\r\nConnection: close\r\n\r\n";
 const PATH: &str = "/v1/chat/completions";

@@ -7,19 +7,13 @@
 #![expect(clippy::print_stdout, reason = "tests tell how exact they are")]
 
 use crate::cli::Lab;
-use crate::http::{Server, ask, post, send};
+use crate::http::{Instant, Server, ask, post, send};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "a server is held against the wall clock"
-)]
-type Instant = std::time::Instant;
 
 const FAST: [&str; 4] = [
     "serve",

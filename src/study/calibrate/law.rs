@@ -170,28 +170,24 @@ fn by_work(samples: &[&Sample], rows: &[[f64; COLUMNS]], prior: &Law, weight: f6
     let factors = factors(samples, &together, weight);
     let mut law = prior.clone();
     for (column, value) in law.columns.iter_mut().enumerate() {
-        *value = (*value * factors[work(column)]).max(floor(column).min(*value));
+        // Nothing that was above its floor is expected below it.
+        let floor = floor(column).min(*value);
+        *value = (*value * factors[work(column)]).max(floor);
     }
     law
 }
 
-/// Solves for the factors of each kind of work by robust non-negative least squares, expected to be 1.
+/// No kind of work is taken to be faster than this share of what is expected: what samples hardly show would vanish.
+const LEAST_FACTOR: f64 = 0.1;
+
+/// Solves for the factors of each kind of work, expected to be 1.
 fn factors(samples: &[&Sample], rows: &[[f64; WORKS]], weight: f64) -> [f64; WORKS] {
-    let relative: Vec<[f64; WORKS]> = samples
-        .iter()
-        .zip(rows)
-        .map(|(sample, row)| row.map(|value| value / sample.measured_s))
-        .collect();
-    let kinds: Vec<bool> = samples.iter().map(|sample| sample.reads).collect();
-    let mut robust = vec![1.0_f64; samples.len()];
-    let mut found = vec![1.0; WORKS];
-    for _ in 0..ROUNDS {
+    let found = robust(samples, rows, |relative, weights| {
         let (mut gram, mut right) = (vec![vec![0.0; WORKS]; WORKS], vec![weight; WORKS]);
         for (at, row) in gram.iter_mut().enumerate() {
             row[at] = weight;
         }
-        for ((sample, row), robust) in samples.iter().zip(&relative).zip(&robust) {
-            let counts = sample.weight * robust;
+        for (row, counts) in relative.iter().zip(weights) {
             for a in 0..WORKS {
                 right[a] += counts * row[a];
                 for b in 0..WORKS {
@@ -199,14 +195,41 @@ fn factors(samples: &[&Sample], rows: &[[f64; WORKS]], weight: f64) -> [f64; WOR
                 }
             }
         }
-        found = nonnegative(&gram, &right);
+        nonnegative(&gram, &right)
+    });
+    std::array::from_fn(|work| found[work].max(LEAST_FACTOR))
+}
+
+/// Solves again and again, each time with less weight on what the solution before was far from.
+///
+/// `solve` gets what every sample's parts are of its time, and how much it counts.
+fn robust<const N: usize>(
+    samples: &[&Sample],
+    rows: &[[f64; N]],
+    solve: impl Fn(&[[f64; N]], &[f64]) -> Vec<f64>,
+) -> Vec<f64> {
+    let relative: Vec<[f64; N]> = samples
+        .iter()
+        .zip(rows)
+        .map(|(sample, row)| row.map(|value| value / sample.measured_s))
+        .collect();
+    let kinds: Vec<bool> = samples.iter().map(|sample| sample.reads).collect();
+    let mut weights: Vec<f64> = samples.iter().map(|sample| sample.weight).collect();
+    let mut found = Vec::new();
+    for _ in 0..ROUNDS {
+        found = solve(&relative, &weights);
         let residuals: Vec<f64> = relative
             .iter()
-            .map(|row| (row.iter().zip(&found).map(|(a, b)| a * b).sum::<f64>() - 1.0).abs())
+            .map(|row| {
+                let fitted: f64 = row.iter().zip(&found).map(|(a, b)| a * b).sum();
+                (fitted - 1.0).abs()
+            })
             .collect();
-        robust = super::trust(&residuals, &kinds, LEAST_CUT);
+        let trusted = super::trust(&residuals, &kinds, LEAST_CUT);
+        let both = samples.iter().zip(trusted);
+        weights = both.map(|(sample, trust)| sample.weight * trust).collect();
     }
-    std::array::from_fn(|work| found[work].max(0.1))
+    found
 }
 
 /// Returns the half-saturations, one for dense and one for sparse models, with which a fit is closest.
@@ -244,19 +267,10 @@ pub fn choose_half(samples: &[&Sample], prior: &Law, weight: f64) -> [usize; 2] 
 
 /// Solves by robust non-negative least squares on relative errors.
 fn solve(samples: &[&Sample], rows: &[[f64; COLUMNS]], prior: &Law, weight: f64) -> Vec<f64> {
-    let relative: Vec<[f64; COLUMNS]> = samples
-        .iter()
-        .zip(rows)
-        .map(|(sample, row)| row.map(|value| value / sample.measured_s))
-        .collect();
-    let kinds: Vec<bool> = samples.iter().map(|sample| sample.reads).collect();
-    let mut robust = vec![1.0_f64; samples.len()];
-    let mut found = prior.columns.clone();
     let ridge = weight.sqrt();
-    for _ in 0..ROUNDS {
+    robust(samples, rows, |relative, weights| {
         let (mut gram, mut right) = (vec![vec![0.0; COLUMNS]; COLUMNS], vec![0.0; COLUMNS]);
-        for ((sample, row), robust) in samples.iter().zip(&relative).zip(&robust) {
-            let weight = sample.weight * robust;
+        for (row, weight) in relative.iter().zip(weights) {
             // What is left beyond the floors.
             let left: f64 = 1.0 - (0..COLUMNS).map(|at| floor(at) * row[at]).sum::<f64>();
             // What an engine is not expected to have at all is not looked for.
@@ -279,20 +293,12 @@ fn solve(samples: &[&Sample], rows: &[[f64; COLUMNS]], prior: &Law, weight: f64)
             gram[at][at] += scale * scale;
             right[at] += scale * scale * (expected - floor(at)).max(0.0);
         }
-        found = nonnegative(&gram, &right);
+        let mut found = nonnegative(&gram, &right);
         for (at, value) in found.iter_mut().enumerate() {
             *value += floor(at);
         }
-        let residuals: Vec<f64> = relative
-            .iter()
-            .map(|row| {
-                let fitted: f64 = row.iter().zip(&found).map(|(a, b)| a * b).sum();
-                (fitted - 1.0).abs()
-            })
-            .collect();
-        robust = super::trust(&residuals, &kinds, LEAST_CUT);
-    }
-    found
+        found
+    })
 }
 
 /// Solves the normal equations with x >= 0, by way of their Cholesky factor.
