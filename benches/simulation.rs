@@ -114,6 +114,7 @@ fn engine(content: &Arc<Content>, tokens: u64) -> StepLoop<Vllm> {
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,
+        intake_token_s: 0.0,
     };
     let engine = <Vllm>::new(settings, Arc::clone(content));
     StepLoop::new(

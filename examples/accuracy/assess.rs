@@ -112,6 +112,7 @@ fn fleet(point: &'static FleetPoint, tables: &Tables, catalog: &Catalog) -> Flee
         .collect();
     let observe = |sizes: fn(&Cell) -> Vec<Size>| -> Vec<Observation> {
         let one = |(group, cell): (usize, &&Cell)| Observation {
+            intake: 0,
             group,
             passes: cold_batch(&points::server_of(cell, catalog), &sizes(cell)),
             measured_s: cell.batch_wall_s,
@@ -172,6 +173,7 @@ fn prompt_of(cell: &Cell, batch: &Observation) -> Option<Observation> {
     }
     let weight = points::PROMPT_WEIGHT;
     (cell.sequences == 1).then(|| Observation {
+        intake: 0,
         passes,
         measured_s: cell.prompt_s,
         weight,
@@ -310,6 +312,7 @@ fn fit(turns: &[&Turn], model: &str, catalog: &Catalog) -> Coefficients {
         .expect("a measured model is in the catalogue");
     let counts = runs_of(turns);
     let observe = |turn: &&Turn| Observation {
+        intake: 0,
         group: 0,
         passes: passes(turn),
         measured_s: turn.wall_s,

@@ -263,6 +263,7 @@ pub(crate) fn fleet_freedom(point: &FleetPoint, catalog: &Catalog) -> Freedom {
             true,
             true,
             false,
+            false,
         ],
         least,
         slack_s: 0.0,
@@ -283,7 +284,7 @@ pub(crate) fn recorded_freedom(model: &Model) -> Freedom {
             RECORDED_DENSE
         }],
         free: [
-            true, sparse, false, false, true, false, true, true, false, false,
+            true, sparse, false, false, true, false, true, true, false, false, false,
         ],
         least,
         slack_s: 0.05,

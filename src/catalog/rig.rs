@@ -53,6 +53,9 @@ pub struct Coefficients {
     pub overlap: f64,
     /// Passing on what was computed of one token to other devices; 0 in measurements, which hold it in other terms.
     pub link_token_s: f64,
+    /// How long a call is under way before the engine knows of it, for each token of its prompt, cached or not: parsing,
+    /// checking, hashing. Servers do it beside the engine's passes.
+    pub intake_token_s: f64,
 }
 
 /// Which batch sizes the engine has captured as graphs; a decode batch is padded up to the next one.

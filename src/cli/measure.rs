@@ -4,7 +4,7 @@ use super::live::{Asked, refused, runtime};
 use super::output::Target;
 use super::talk;
 use crate::error::{Error, Exit};
-use crate::live::engine::context;
+use crate::live::engine::{context, slots};
 use crate::study::live::{Met, meet};
 use crate::study::measure::{Point, measure, sizes};
 use crate::units::{Span, three_digits};
@@ -101,7 +101,8 @@ pub(super) const LIMIT: Span = Span(1_000_000_000);
 /// Measures an engine, the most important sizes only if it is to be `quick`.
 pub(super) async fn points(met: &Met, quick: bool, quiet: bool) -> Result<Vec<Point>, Error> {
     let context = context(&met.point().settings).unwrap_or(u64::MAX);
-    let sizes = sizes(quick, context);
+    let slots = slots(&met.point().settings).unwrap_or(u64::MAX);
+    let sizes = sizes(quick, context, slots);
     let budget = Span::from_secs(if quick { 120.0 } else { 600.0 });
     let tell = |point: &Point| talk::note(quiet, &told(point));
     let points = measure(met, &sizes, budget, tell).await.map_err(|why| {
@@ -121,14 +122,12 @@ pub(super) async fn points(met: &Met, quick: bool, quiet: bool) -> Result<Vec<Po
 fn told(point: &Point) -> String {
     let size = &point.size;
     format!(
-        "{} of {} tokens at depth {}, answer {}, x {}: {} ({} to {})",
+        "{} of {} tokens at depth {}, answer {}, x {}: {} at first",
         size.metric.word(),
         size.prompt,
         size.depth,
         size.answer,
         size.sequences,
         three_digits(point.value),
-        three_digits(point.range.0),
-        three_digits(point.range.1)
     )
 }

@@ -44,7 +44,7 @@ pub struct Address {
 }
 
 /// A way to one server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     /// The server's address, without `/v1`.

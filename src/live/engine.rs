@@ -245,6 +245,19 @@ pub fn context(settings: &BTreeMap<String, String>) -> Option<u64> {
     found.min()
 }
 
+/// Returns how many calls the engine serves at the same time, as far as it tells.
+pub fn slots(settings: &BTreeMap<String, String>) -> Option<u64> {
+    let known = [
+        "engine.parallel",
+        "engine.max_num_seqs",
+        "engine.max_running_requests",
+    ];
+    let mut found = known
+        .iter()
+        .filter_map(|key| settings.get(*key)?.parse().ok());
+    found.next()
+}
+
 /// Returns the labels of a metric in Prometheus' text.
 fn labels(text: &str, name: &str) -> Vec<(String, String)> {
     let line = text

@@ -67,6 +67,9 @@ pub fn coefficients(table: &str, with: &Coefficients) -> String {
         line("matrix_s", with.matrix_s);
         line("vector_tokens", with.vector_tokens as f64);
     }
+    if with.intake_token_s > 0.0 {
+        line("intake_token_s", with.intake_token_s);
+    }
     line("expert_share", with.expert_share);
     line("overlap", with.overlap);
     text

@@ -13,7 +13,7 @@ pub use crate::catalog::rig::Coefficients;
 pub use drafts::Speculation;
 
 /// The number of linear coefficients.
-pub const FEATURES: usize = 10;
+pub const FEATURES: usize = 11;
 
 /// The names of the linear coefficients, in the order of [`Graph::features`].
 pub const FEATURE_NAMES: [&str; FEATURES] = [
@@ -27,7 +27,11 @@ pub const FEATURE_NAMES: [&str; FEATURES] = [
     "attention_s",
     "request_s",
     "matrix_s",
+    "intake_token_s",
 ];
+
+/// The place of what is no part of a graph: taking in a token of a prompt; see [`super::intake`].
+pub const INTAKE: usize = 10;
 
 /// Shape parameters that the features depend on other than linearly.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -76,6 +80,7 @@ impl Coefficients {
             self.attention_s,
             self.request_s,
             self.matrix_s,
+            self.intake_token_s,
         ]
     }
 
@@ -92,6 +97,7 @@ impl Coefficients {
             attention_s,
             request_s,
             matrix_s,
+            intake_token_s,
         ] = linear;
         Coefficients {
             weights_s,
@@ -111,6 +117,7 @@ impl Coefficients {
             expert_share: form.expert_share,
             overlap: form.overlap,
             link_token_s: 0.0,
+            intake_token_s,
         }
     }
 }
@@ -234,6 +241,8 @@ impl Graph {
             } else {
                 0.0
             },
+            // Calls are taken in before any pass holds them.
+            0.0,
         ]
     }
 }
@@ -370,16 +379,16 @@ impl StepCost {
         graphs.iter().map(|graph| self.graph(graph)).sum()
     }
 
-    /// Returns how long `times` successive steps take; only a single decode graph repeats.
+    /// Returns how long `times` successive steps take; only decode graphs repeat.
     pub fn steps(&self, graphs: &[Graph], times: u64) -> Fine {
         if times == 1 {
             return self.step(graphs);
         }
         assert!(
-            graphs.len() == 1 && graphs[0].chunks.is_empty(),
-            "only a decode pass repeats"
+            graphs.iter().all(|graph| graph.chunks.is_empty()),
+            "only decode passes repeat"
         );
-        self.decode(&graphs[0], times)
+        graphs.iter().map(|graph| self.decode(graph, times)).sum()
     }
 
     /// Returns how long `times` decode steps take for one row alone, from this context on.
@@ -479,122 +488,4 @@ fn decode_secs(c: &Coefficients, rows: u64, padded: u64, overlapped: bool) -> f6
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Qwen3.6-27B AWQ on vLLM and an RTX PRO 6000, roughly; the kernel switch is llama.cpp's.
-    fn coefficients() -> Coefficients {
-        Coefficients {
-            weights_s: 0.0143,
-            experts_s: 0.0,
-            row_s: 0.0003,
-            second_row_s: 0.00116,
-            kv_s: 4.35e-8,
-            kv_short_s: Some(1.5e-8),
-            short_tokens: 1000,
-            kv_imbalance: 0.5,
-            token_s: 1.868e-4,
-            half_tokens: 96.0,
-            attention_s: 1.674e-9,
-            request_s: 0.0,
-            matrix_s: 0.0,
-            vector_tokens: 0,
-            expert_share: 0.0,
-            overlap: 1.0,
-            link_token_s: 0.0,
-        }
-    }
-
-    fn rows(contexts: &[u64]) -> Graph {
-        let mut graph = Graph::default();
-        for &context in contexts {
-            graph.add_row(context);
-        }
-        graph
-    }
-
-    #[test]
-    fn a_run_of_decode_steps_equals_its_steps_walked_one_by_one() {
-        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
-        for contexts in [
-            vec![990],
-            vec![5, 70_000, 1_234],
-            vec![999, 1001],
-            vec![1; 7],
-        ] {
-            for times in [1, 2, 9, 11, 400] {
-                let whole = cost.steps(&[rows(&contexts)], times);
-                let walked: Fine = (0..times)
-                    .map(|step| {
-                        cost.step(&[rows(
-                            &contexts
-                                .iter()
-                                .map(|context| context + step)
-                                .collect::<Vec<_>>(),
-                        )])
-                    })
-                    .sum();
-                assert_eq!(whole, walked, "{contexts:?} x {times}");
-            }
-        }
-    }
-
-    #[test]
-    fn features_times_coefficients_are_the_cost() {
-        let cost = StepCost::new(coefficients(), Vec::new());
-        for (graph, times) in [
-            (rows(&[990]), 50),
-            (rows(&[4_000, 9_000]), 7),
-            (rows(&[2_000]), 1),
-        ] {
-            let features = graph.features(times, &coefficients().form());
-            let secs: f64 = features
-                .iter()
-                .zip(coefficients().linear())
-                .map(|(a, b)| a * b)
-                .sum();
-            let exact = cost.steps(&[graph], times).secs();
-            assert!(
-                (secs - exact).abs() < 1e-9 * exact.max(1.0),
-                "{secs} {exact}"
-            );
-        }
-    }
-
-    #[test]
-    fn adding_rows_or_tokens_never_makes_a_step_cheaper() {
-        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
-        let mut graph = Graph::default();
-        let mut last = Fine::ZERO;
-        for round in 0..20 {
-            if round % 3 == 0 {
-                graph.chunks.push(Chunk {
-                    tokens: 1 + 37 * round,
-                    depth: 500 * round,
-                    first: round == 0,
-                });
-            } else {
-                graph.add_row(700 * round);
-            }
-            let now = cost.step(std::slice::from_ref(&graph));
-            assert!(now >= last, "round {round}");
-            last = now;
-        }
-    }
-
-    #[test]
-    fn a_row_alone_is_a_pass_of_one_row() {
-        let cost = StepCost::new(coefficients(), vec![1, 2, 4, 8]);
-        for (context, times) in [
-            (1, 1),
-            (999, 1),
-            (999, 3),
-            (1000, 1),
-            (70_000, 1),
-            (990, 40),
-        ] {
-            let alone = cost.decode_alone(context, times);
-            assert_eq!(alone, cost.steps(&[rows(&[context])], times), "{context}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ pub mod ceiling;
 pub mod cost;
 pub mod engine;
 pub mod fine;
+pub mod intake;
 pub mod kv;
 pub mod memory;
 pub mod meter;
@@ -72,7 +73,7 @@ pub trait Open {
     fn give_up(&mut self, now: Time, call: CallId);
 
     /// Returns how busy the backend is.
-    fn load(&self) -> Load;
+    fn load(&mut self) -> Load;
 }
 
 /// How long an answer is by when.

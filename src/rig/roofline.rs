@@ -216,5 +216,6 @@ pub fn transferred(
         expert_share: here.expert_share,
         overlap: measured.overlap,
         link_token_s: here.link_token_s,
+        intake_token_s: measured.intake_token_s,
     }
 }

@@ -364,7 +364,7 @@ impl<E: Engine> Open for StepLoop<E> {
         }
     }
 
-    fn load(&self) -> Load {
+    fn load(&mut self) -> Load {
         let running = self.book.iter().filter(|(_, seq)| seq.admitted()).count();
         Load {
             running,

@@ -11,7 +11,7 @@ pub mod passes;
 pub mod rig;
 pub mod schedule;
 
-use crate::rig::cost::{Coefficients, FEATURES, Form, Graph};
+use crate::rig::cost::{Coefficients, FEATURES, Form, Graph, INTAKE};
 
 /// Something that was timed.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Observation {
     pub group: usize,
     /// The passes that the engine made, each with how often in a row.
     pub passes: Vec<(Graph, u64)>,
+    /// Tokens of the prompts that were taken in one after the other before it began.
+    pub intake: u64,
     /// How long it took.
     pub measured_s: f64,
     /// How much its squared relative error counts.
@@ -61,6 +63,8 @@ const OUTLIER: f64 = 1.5;
 /// The standard deviation of a normal distribution whose median absolute deviation is 1.
 const MAD: f64 = 1.4826;
 const ROUNDS: usize = 30;
+/// The share of a measured time below which it does not matter how far a coefficient is from what was expected.
+const SMALL: f64 = 0.1;
 
 /// Observations with their features at every point of the grid, so that subsets are fitted without replaying anything.
 #[derive(Clone, Debug)]
@@ -91,7 +95,9 @@ impl Problem {
                         overlap: one.overlap,
                         ..freedom.form
                     };
-                    features(&one.passes, &form)
+                    let mut features = features(&one.passes, &form);
+                    features[INTAKE] = one.intake as f64;
+                    features
                 })
                 .collect()
         };
@@ -184,6 +190,15 @@ impl Problem {
             .iter()
             .map(|&row| self.measured_s[row] - dot(&features[row], &self.freedom.least))
             .collect();
+        let reach: Vec<f64> = free
+            .iter()
+            .map(|&column| {
+                let alone = rows
+                    .iter()
+                    .map(|&row| self.measured_s[row] / features[row][column]);
+                alone.fold(f64::INFINITY, f64::min)
+            })
+            .collect();
         let mut weights = base.clone();
         let mut found = vec![0.0; free.len()];
         for _ in 0..ROUNDS {
@@ -198,7 +213,7 @@ impl Problem {
                 })
                 .collect();
             let mut target: Vec<f64> = left.iter().zip(&roots).map(|(y, root)| y * root).collect();
-            self.expect(&free, &found, &mut columns, &mut target);
+            self.expect(&free, &reach, &found, &mut columns, &mut target);
             found = nnls::solve(&columns, &target);
             let residuals: Vec<f64> = rows
                 .iter()
@@ -228,10 +243,12 @@ impl Problem {
     /// Adds one equation for each coefficient that has an expected value.
     ///
     /// What was `found` so far to be many times what was expected is off by as many times, however it is put: a
-    /// specification says how fast a machine may be, and nothing of how slow.
+    /// specification says how fast a machine may be, and nothing of how slow. Nor does it matter by how many times a
+    /// coefficient is off that is [`SMALL`] beside its `reach`, which is what it would be if it were all of a measured time.
     fn expect(
         &self,
         free: &[usize],
+        reach: &[f64],
         found: &[f64],
         columns: &mut [Vec<f64>],
         target: &mut Vec<f64>,
@@ -245,16 +262,13 @@ impl Problem {
                 continue;
             }
             let found = found[own] + self.freedom.least[column];
-            let value_or_found = value.max(found);
+            let small = Some(SMALL * reach[own]).filter(|small| small.is_finite());
+            let size = value.max(found).max(small.unwrap_or(0.0));
             let root = prior.weights[column].sqrt();
             for (other, equations) in columns.iter_mut().enumerate() {
-                equations.push(if other == own {
-                    root / value_or_found
-                } else {
-                    0.0
-                });
+                equations.push(if other == own { root / size } else { 0.0 });
             }
-            target.push(root * (value - self.freedom.least[column]).max(0.0) / value_or_found);
+            target.push(root * (value - self.freedom.least[column]).max(0.0) / size);
         }
     }
 

@@ -1,19 +1,21 @@
 //! What an engine can do, measured from outside: the times from which a rig is fitted.
 //!
-//! Prompts of several sizes, after contexts of several depths; answers at several depths; batches. Every prompt is new to
-//! the engine but for the depth it is to find, so a cache helps only where it is meant to. Each row is a median: of three, or of
-//! as many more as cost nothing.
+//! Prompts of several sizes, after contexts of several depths; answers at several depths, alone and several at a time. What is
+//! new in a prompt nobody has said before, so a cache helps only where it is meant to. Each figure is the mean of what
+//! several rounds saw: a run is as long as all of its steps, slow ones too.
 
 use super::live::Met;
 use crate::ids::NodeId;
 use crate::live::client::Client;
 use crate::live::clock::Clock;
+use crate::live::engine::Engine;
 use crate::live::measured::Measured;
 use crate::live::prepare::Prepared;
 use crate::live::prompt::{Form, Prompt, Role};
 use crate::live::words::OPENING;
 use crate::measured::{Of, Row, What};
 use crate::units::{Span, Time, Tokens};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is measured at one size.
@@ -21,10 +23,8 @@ use std::sync::Arc;
 pub enum Metric {
     /// The wait for the first token, in milliseconds.
     FirstToken,
-    /// Tokens per second of one answer.
+    /// Tokens per second of one answer, while all are written.
     Decode,
-    /// From the first request of a batch to the end of its last answer, in seconds.
-    Batch,
 }
 
 impl Metric {
@@ -33,7 +33,6 @@ impl Metric {
         match self {
             Metric::FirstToken => "ttft_mean",
             Metric::Decode => "decode_tps",
-            Metric::Batch => "batch_wall_s",
         }
     }
 }
@@ -58,7 +57,7 @@ pub struct Size {
 pub struct Point {
     /// What was measured.
     pub size: Size,
-    /// Its median, in the metric's unit.
+    /// The mean of its times, in the metric's unit; without the shortest and the longest where there are enough.
     pub value: f64,
     /// The least and the largest.
     pub range: (f64, f64),
@@ -97,18 +96,15 @@ impl Point {
                 seconds: size.answer.saturating_sub(1) as f64 / self.value,
                 ..row
             },
-            Metric::Batch => Row {
-                what: What::Batch,
-                answer: size.answer,
-                seconds: self.value,
-                ..row
-            },
         }
     }
 }
 
-/// Sizes in the order in which they are measured: what matters most first, in case time runs out.
-pub fn sizes(quick: bool, context: u64) -> Vec<Size> {
+/// Sizes in the order in which they are measured, of calls within `context` and at most so many at a time as there are
+/// `slots`: shallow ones first, in case time runs out, and each depth at once, while it is in the cache.
+///
+/// Prompts are no powers of two: what agents add to theirs is none, and kernels that work in tiles favour those.
+pub fn sizes(quick: bool, context: u64, slots: u64) -> Vec<Size> {
     let first = |prompt, depth| Size {
         metric: Metric::FirstToken,
         prompt,
@@ -116,49 +112,56 @@ pub fn sizes(quick: bool, context: u64) -> Vec<Size> {
         answer: 1,
         sequences: 1,
     };
-    let decode = |depth, answer| Size {
+    let decode = |depth, answer, sequences| Size {
         metric: Metric::Decode,
         prompt: 16,
         depth,
         answer,
-        sequences: 1,
-    };
-    let batch = |prompt, sequences| Size {
-        metric: Metric::Batch,
-        prompt,
-        depth: 0,
-        answer: 64,
         sequences,
     };
-    // Two batches of unlike size tell what a second row costs from what each one does.
     let mut sizes = vec![
         first(16, 0),
-        first(2048, 0),
-        decode(512, 128),
-        first(512, 4096),
-        batch(512, 8),
-        decode(8192, 64),
-        batch(512, 2),
-        first(8192, 0),
-        first(512, 0),
+        first(1900, 0),
+        first(130, 0),
+        first(500, 0),
+        decode(1000, 96, 1),
+        decode(1000, 64, 8),
+        decode(1000, 64, 2),
+        decode(1000, 64, 4),
+        first(300, 4000),
+        first(30, 4000),
+        decode(4000, 64, 1),
+        decode(4000, 64, 4),
+        first(1100, 4000),
+        first(200, 8000),
+        first(16, 8000),
+        decode(8000, 64, 1),
+        first(8000, 0),
+        decode(8000, 64, 4),
     ];
     if !quick {
         sizes.extend([
-            batch(512, 4),
-            batch(512, 16),
-            first(512, 16_384),
-            decode(32_768, 64),
-            first(32_768, 0),
-            batch(4096, 4),
-            first(2048, 16_384),
-            first(512, 49_152),
+            decode(1000, 64, 16),
+            decode(4000, 64, 8),
+            first(500, 16_000),
+            first(30, 16_000),
+            first(2100, 16_000),
+            decode(16_000, 64, 1),
+            first(500, 32_000),
+            decode(32_000, 64, 1),
+            first(500, 48_000),
+            first(32_000, 0),
         ]);
     }
-    sizes.retain(|size| (size.depth + size.prompt + size.answer) * size.sequences.min(2) < context);
+    sizes.retain(|size| size.depth + size.prompt + size.answer < context);
+    sizes.retain(|size| size.sequences <= slots);
     sizes
 }
 
-/// Measures what `sizes` name, until `budget` is spent; tells of every point as soon as it is known.
+/// Measures what `sizes` name, in rounds until `budget` is spent or there are enough; tells of each size when it is first
+/// known, and returns those that are known in their order.
+///
+/// A machine is not as fast in one minute as in the next: rounds have every figure see the same minutes.
 pub async fn measure(
     met: &Met,
     sizes: &[Size],
@@ -171,85 +174,140 @@ pub async fn measure(
         clock: Clock::start(),
         // Content that no earlier measurement has left behind.
         salt: std::process::id() << 8,
+        depths: BTreeMap::new(),
     };
-    let mut points = Vec::new();
-    for size in sizes {
-        let (mut values, mut cached) = (Vec::new(), None);
-        let began = probe.clock.now();
-        loop {
-            let now = probe.clock.now();
-            let cheap = now < began + CHEAP && values.len() < MOST_REPEATS;
-            if now >= Time::ZERO + budget || values.len() >= REPEATS && !cheap {
-                break;
+    let mut seen: Vec<Seen> = sizes.iter().map(|_| Seen::default()).collect();
+    'rounds: for round in 0..ROUNDS {
+        for (size, seen) in sizes.iter().zip(&mut seen) {
+            let depths = probe.depths(size).await?;
+            for _ in 0..REPEATS {
+                if probe.clock.now() >= Time::ZERO + budget {
+                    break 'rounds;
+                }
+                let (value, cached) = probe.once(size, &depths).await?;
+                // Answers that were to be written together and were written in turns say that there is no room for so many.
+                seen.values.extend(value);
+                seen.cached = cached.or(seen.cached);
             }
-            let (value, found) = probe.once(size).await?;
-            values.push(value);
-            cached = found.or(cached);
+            if round == 0 {
+                seen.point(size).iter().for_each(&mut tell);
+            }
         }
-        values.sort_by(f64::total_cmp);
-        let (Some(&least), Some(&most)) = (values.first(), values.last()) else {
-            break;
-        };
-        let point = Point {
-            size: *size,
-            value: values[values.len() / 2],
-            range: (least, most),
-            times: values.len() as u32,
-            cached,
-        };
-        tell(&point);
-        points.push(point);
     }
-    Ok(points)
+    let both = sizes.iter().zip(&seen);
+    Ok(both.filter_map(|(size, seen)| seen.point(size)).collect())
 }
 
-/// How often each size is measured at least.
+/// Tokens of a call that is not measured.
+const LITTLE: u64 = 16;
+/// How often each size is visited at most, and how often it is measured at each visit.
+const ROUNDS: usize = 5;
 const REPEATS: usize = 3;
-/// What is measured in less time than this is measured again, to lose what else the machine did meanwhile.
-const CHEAP: Span = Span(2_000_000_000);
-/// How often at most.
-const MOST_REPEATS: usize = 15;
+/// From so many values on the least and the largest do not count.
+const TRIMMED: usize = 5;
+
+/// What was seen of one size so far.
+#[derive(Default)]
+struct Seen {
+    values: Vec<f64>,
+    cached: Option<u64>,
+}
+
+impl Seen {
+    /// Returns what came of it; nothing where nothing was seen.
+    fn point(&self, size: &Size) -> Option<Point> {
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        let (&least, &most) = (values.first()?, values.last()?);
+        let all = values.len();
+        let counted = if all < TRIMMED {
+            &values[..]
+        } else {
+            &values[1..all - 1]
+        };
+        let per = |value: &f64| match size.metric {
+            Metric::FirstToken => *value,
+            Metric::Decode => 1.0 / value,
+        };
+        let mean = counted.iter().map(per).sum::<f64>() / counted.len() as f64;
+        Some(Point {
+            size: *size,
+            value: per(&mean),
+            range: (least, most),
+            times: all as u32,
+            cached: self.cached,
+        })
+    }
+}
 
 struct Probe {
     client: Arc<Client>,
     prepared: Prepared,
     clock: Clock,
     salt: u32,
+    /// Contexts that prompts stand after, by their length: what was read once need not be read again.
+    depths: BTreeMap<u64, Vec<Arc<Stretch>>>,
 }
 
 impl Probe {
-    /// Measures once; also returns how much came from the cache, where that is told.
-    async fn once(&mut self, size: &Size) -> Result<(f64, Option<u64>), String> {
-        let depth = self.stretch(size.depth);
-        if size.depth > 0 {
-            // The engine reads the depth beforehand, and keeps it if it keeps anything.
-            self.ask(&depth, None, 1).await?;
+    /// Returns a context for each sequence, and has the engine read those that it does not have in its cache.
+    async fn depths(&mut self, size: &Size) -> Result<Vec<Arc<Stretch>>, String> {
+        let mut depths = self.depths.remove(&size.depth).unwrap_or_default();
+        while (depths.len() as u64) < size.sequences {
+            depths.push(Arc::new(self.stretch(size.depth)));
         }
-        let mut prompts = Vec::new();
-        for _ in 0..size.sequences {
-            prompts.push(self.stretch(size.prompt));
+        let used = depths[..size.sequences as usize].to_vec();
+        self.depths.insert(size.depth, depths);
+        for (place, depth) in used.iter().enumerate() {
+            let client = self.client(place);
+            if size.depth > 0 {
+                self.ask(&client, depth, None, 1).await?;
+            } else {
+                // What the engine does with the call before is not to be measured with this one.
+                let little = self.stretch(LITTLE);
+                self.ask(&client, &little, None, 1).await?;
+            }
         }
-        let calls = prompts
-            .iter()
-            .map(|new| self.ask(&depth, Some(new), size.answer));
-        let began = self.clock.now();
+        Ok(used)
+    }
+
+    /// Returns the way to the engine for the `place`-th of the calls at the same time.
+    ///
+    /// llama.cpp is told which slot to use: rows of one pass are from slots that follow each other, so several calls must not
+    /// leave gaps, and a slot that it chooses itself it may have to save first.
+    fn client(&self, place: usize) -> Arc<Client> {
+        if self.client.engine != Engine::LlamaCpp {
+            return Arc::clone(&self.client);
+        }
+        let mut client = Client::clone(&self.client);
+        client.extra.insert("id_slot".to_string(), place.into());
+        Arc::new(client)
+    }
+
+    /// Measures once, where it can be measured; also returns how much came from the cache, where that is told.
+    async fn once(
+        &mut self,
+        size: &Size,
+        depths: &[Arc<Stretch>],
+    ) -> Result<(Option<f64>, Option<u64>), String> {
+        let prompts: Vec<Stretch> = depths.iter().map(|_| self.stretch(size.prompt)).collect();
+        let probe = &*self;
+        let both = depths.iter().zip(&prompts).enumerate();
+        let calls = both.map(|(place, (depth, new))| {
+            let client = probe.client(place);
+            async move { probe.ask(&client, depth, Some(new), size.answer).await }
+        });
         let seen = futures_util::future::join_all(calls).await;
-        let took = self.clock.now() - began;
         let seen = seen
             .into_iter()
             .collect::<Result<Vec<Measured>, String>>()?;
         let one = &seen[0];
-        let (first, last) = match (one.pieces.first(), one.pieces.last()) {
-            (Some((first, _)), Some((last, _))) => (*first, *last),
-            _ => return Err("the engine said nothing".to_string()),
+        let Some((first, _)) = one.pieces.first() else {
+            return Err("the engine said nothing".to_string());
         };
         let value = match size.metric {
-            Metric::FirstToken => (first - one.sent.unwrap_or(one.started)).secs() * 1e3,
-            Metric::Decode => {
-                let tokens = one.output_tokens().0.saturating_sub(1);
-                tokens as f64 / (last - first).secs().max(1e-9)
-            }
-            Metric::Batch => took.secs(),
+            Metric::FirstToken => Some((*first - one.sent.unwrap_or(one.started)).secs() * 1e3),
+            Metric::Decode => rate(&seen),
         };
         Ok((value, one.cached))
     }
@@ -271,6 +329,7 @@ impl Probe {
     /// Makes a call whose prompt is `depth`, and something new after it.
     async fn ask(
         &self,
+        client: &Client,
         depth: &Stretch,
         new: Option<&Stretch>,
         most: u64,
@@ -288,7 +347,7 @@ impl Probe {
         };
         let now = self.clock.now();
         let begun = Measured::begun(now, now);
-        let (seen, rest) = self.client.ask(self.clock, begun, prompt, most).await;
+        let (seen, rest) = client.ask(self.clock, begun, prompt, most).await;
         if let Some(mut rest) = rest {
             while let Ok(Some(_)) = rest.chunk().await {}
         }
@@ -297,6 +356,21 @@ impl Probe {
             _ => Ok(seen),
         }
     }
+}
+
+/// Returns the tokens per second of each answer while all of them are written; nothing when they never are.
+fn rate(seen: &[Measured]) -> Option<f64> {
+    let firsts = seen.iter().map(|one| one.pieces.first().map(|(at, _)| *at));
+    let lasts = seen.iter().map(|one| one.pieces.last().map(|(at, _)| *at));
+    let from = firsts.collect::<Option<Vec<Time>>>()?.into_iter().max()?;
+    let to = lasts.collect::<Option<Vec<Time>>>()?.into_iter().min()?;
+    if to <= from {
+        return None;
+    }
+    let within = seen.iter().flat_map(|one| &one.pieces);
+    let within = within.filter(|(at, _)| *at > from && *at <= to);
+    let tokens: u64 = within.map(|(_, held)| u64::from(held.unwrap_or(1))).sum();
+    Some(tokens as f64 / seen.len() as f64 / (to - from).secs())
 }
 
 enum Stretch {
@@ -310,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_point_is_the_time_behind_its_figure() {
-        let all = sizes(true, u64::MAX);
+        let all = sizes(true, u64::MAX, u64::MAX);
         let of = |metric| all.iter().find(|size| size.metric == metric).copied();
         let row = |size: Option<Size>, value| {
             let point = Point {
@@ -328,27 +402,26 @@ mod tests {
             (What::FirstToken, 16, 0)
         );
         assert!((first.seconds - 0.25).abs() < 1e-12);
-        // 127 tokens follow the first of 128; the context holds 512 and 16 and that first one by then.
-        let decode = row(of(Metric::Decode), 12.7);
-        assert_eq!((decode.depth, decode.answer), (529, 127));
+        // 95 tokens follow the first of 96; the context holds 1000 and 16 and that first one by then.
+        let decode = row(of(Metric::Decode), 9.5);
+        assert_eq!((decode.depth, decode.answer), (1017, 95));
         assert!((decode.seconds - 10.0).abs() < 1e-12);
-        let deep = all.iter().find(|size| size.depth == 4096).copied();
+        let deep = all.iter().find(|size| size.depth == 4000).copied();
         let again = row(deep, 1000.0);
-        assert_eq!((again.prompt, again.depth), (512 + 4096, 0));
-        assert!((row(of(Metric::Batch), 3.0).seconds - 3.0).abs() < 1e-12);
+        assert_eq!((again.prompt, again.depth), (300 + 4000, 0));
     }
 
     #[test]
     fn sizes_fit_the_context_and_the_quick_ones_are_a_part_of_all() {
-        let all = sizes(false, u64::MAX);
-        for size in sizes(true, u64::MAX) {
+        let all = sizes(false, u64::MAX, u64::MAX);
+        for size in sizes(true, u64::MAX, u64::MAX) {
             assert!(all.contains(&size));
         }
         assert!(
-            sizes(false, 4096)
+            sizes(false, 4096, 4)
                 .iter()
                 .all(|size| size.depth + size.prompt + size.answer < 4096)
         );
-        assert!(sizes(false, 4096).len() >= 4);
+        assert!(sizes(false, 4096, 4).len() >= 4);
     }
 }

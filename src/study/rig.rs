@@ -21,6 +21,7 @@ use crate::catalog::{
 use crate::known::Trust;
 use crate::operating_point::{Kind, OperatingPoint};
 use crate::rig::Rig;
+use crate::rig::intake::Intake;
 use crate::rig::power::{CapError, Draw};
 use crate::study::economy;
 use crate::study::habits;
@@ -266,6 +267,9 @@ pub fn build(
         shown
             .entry(format!("engine.{key}"))
             .or_insert_with(|| value.to_string());
+    }
+    if cost.coefficients.intake_token_s > 0.0 {
+        backend = Box::new(Intake::new(backend, cost.coefficients.intake_token_s));
     }
     backend.equip(machine::limits(&parts, &values, &shown), heat);
     shown.extend(machine::shown(&of_rig, &machine));

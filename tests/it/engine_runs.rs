@@ -161,6 +161,7 @@ fn cost(step_s: f64, token_s: f64) -> StepCost {
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,
+        intake_token_s: 0.0,
     };
     StepCost::new(coefficients, Vec::new())
 }

@@ -60,7 +60,7 @@ impl Script {
         )
     }
 
-    fn on_llama(self, settings: llama_cpp::Settings) -> Served<LlamaCpp> {
+    pub(crate) fn on_llama(self, settings: llama_cpp::Settings) -> Served<LlamaCpp> {
         serve(
             self.calls,
             cost(),
@@ -73,7 +73,7 @@ impl Script {
 pub(crate) struct Served<E> {
     pub(crate) replies: Vec<Reply>,
     pub(crate) backend: StepLoop<E>,
-    passes: Vec<Graph>,
+    pub(crate) passes: Vec<Graph>,
 }
 
 impl<E> Served<E> {
@@ -118,7 +118,7 @@ fn serve<E: Engine>(
     }
 }
 
-fn cost() -> StepCost {
+pub(crate) fn cost() -> StepCost {
     let coefficients = Coefficients {
         weights_s: 0.014,
         experts_s: 0.0,
@@ -137,6 +137,7 @@ fn cost() -> StepCost {
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,
+        intake_token_s: 0.0,
     };
     StepCost::new(coefficients, vec![1, 2, 4, 8, 16, 24])
 }
@@ -170,7 +171,7 @@ pub(crate) fn hybrid() -> vllm::Settings {
     }
 }
 
-fn llama() -> llama_cpp::Settings {
+pub(crate) fn llama() -> llama_cpp::Settings {
     llama_cpp::Settings {
         parallel: 4,
         slot_context: 262_144,

@@ -292,6 +292,7 @@ pub(crate) fn coefficients(dice: &mut Dice) -> Coefficients {
         expert_share: dice.pick(&[0.0, 0.05]),
         overlap: dice.pick(&[1.0, 0.5]),
         link_token_s: some(3.1e-7),
+        intake_token_s: 0.0,
     }
 }
 

@@ -91,6 +91,7 @@ fn coefficients(parent: &Fields<'_, '_>) -> Result<Coefficients, CatalogError> {
         expert_share: needed("expert_share")?,
         overlap: needed("overlap")?,
         link_token_s: 0.0,
+        intake_token_s: at_least_0("intake_token_s")?.unwrap_or(0.0),
     };
     for (key, share) in [
         ("kv_imbalance", read.kv_imbalance),

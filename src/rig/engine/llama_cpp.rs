@@ -488,30 +488,27 @@ impl Engine for LlamaCpp {
     }
 
     fn graphs(&self, rows: &[Row], book: &Book, graphs: &mut Vec<Graph>) {
-        let stop = |row: &Row| {
-            let slot = self.slots.iter().find(|slot| slot.serving == Some(row.seq));
-            slot.and_then(|slot| slot.stops.last().copied())
+        let part = |row: &Row| {
+            let serves = |slot: &Slot| slot.serving == Some(row.seq);
+            let slot = self.slots.iter().position(serves);
+            let slot = slot.expect("who takes part has a slot");
+            let stop = self.slots[slot].stops.last().copied();
+            Part::of(*row, slot, stop, book)
         };
-        let part = |row: &Row| Part::of(*row, stop(row), book);
         let mut parts: Vec<Part> = rows.iter().map(part).collect();
-        if parts.iter().all(|part| part.decodes) {
+        let (n_ubatch, drafts) = (self.settings.n_ubatch, self.settings.drafts);
+        let shared = self.settings.pool.is_some();
+        if shared && parts.iter().all(|part| part.decodes) {
             let mut graph = Graph::default();
             for part in &parts {
                 part.add_to(&mut graph);
             }
-            if self.settings.pool.is_some() {
-                share_one_stream(&mut graph, self.idle_tokens());
-            }
+            share_one_stream(&mut graph, self.idle_tokens());
             graphs.push(graph);
-        } else if self.settings.rolls_back {
-            split_in_order(
-                &mut parts,
-                self.settings.n_ubatch,
-                self.settings.drafts,
-                graphs,
-            );
+        } else if shared && self.settings.state_bytes == 0 {
+            split_in_order(&mut parts, n_ubatch, drafts, graphs);
         } else {
-            split_equally(&mut parts, self.settings.n_ubatch, graphs);
+            split_equally(&mut parts, n_ubatch, !shared, graphs);
         }
         if self.settings.split_over_two {
             // Micro-batches overlap across the cards until the next one needs this one's result.

@@ -8,14 +8,14 @@ use super::{Errors, Freedom, Observation, Prior, Problem, interval_80};
 use crate::catalog::efficiency::Efficiency;
 use crate::catalog::{Hardware, Model};
 use crate::measured::{Row, What};
-use crate::rig::cost::{Coefficients, FEATURE_NAMES, FEATURES};
+use crate::rig::cost::{Coefficients, FEATURE_NAMES, FEATURES, INTAKE};
 use crate::rig::roofline;
 
-/// How much an expectation weighs against measurements: one that is off by a quarter counts as one wrong by a sixteenth
-/// of that square.
-const PRIOR_WEIGHT: f64 = 0.0625;
+/// How much an expectation weighs against measurements: one that is off by its own size counts as a measurement that is
+/// off by 8 %. Held-out errors choose it: a firmer one hides how contexts slow answers down.
+const PRIOR_WEIGHT: f64 = 0.006_25;
 /// How firmly each coefficient is expected, in the order of [`FEATURE_NAMES`]: what a switch of kernels costs hardly is.
-const FIRMNESS: [f64; FEATURES] = [1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 0.3, 0.3, 0.3, 0.01];
+const FIRMNESS: [f64; FEATURES] = [1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 0.3, 0.3, 0.3, 0.01, 0.0];
 /// Timings of passes count by what they are: a decode rate, a batch and a closed loop as they stand.
 const SLACK_S: f64 = 0.0;
 /// Half-saturations that are tried beside the expected one, where enough prompts of several sizes were read.
@@ -129,15 +129,16 @@ pub fn fit(setup: &Setup<'_>, rows: &[Row]) -> Result<Fit, TooFew> {
         .map(|(group, &index)| Observation {
             group,
             passes: passes[index].clone(),
+            intake: taken_in(&rows[index]),
             measured_s: rows[index].seconds,
             weight: 1.0,
             overlap: 1.0,
         })
         .collect();
     let freedom = freedom(setup, rows, &used);
-    let shown = shown(&observations, &freedom);
-    let problem = Problem::new(&observations, freedom);
+    let problem = Problem::new(&observations, freedom.clone());
     let coefficients = problem.fit();
+    let shown = shown(&observations, &freedom, &coefficients);
     let held_out: Vec<Held> = problem
         .held_out()
         .into_iter()
@@ -193,6 +194,10 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
     free[5] = false;
     // What the engine is not expected to have at all is not looked for.
     free[9] = linear[9] > 0.0;
+    // Only prompts after a cached context tell what taking in a token costs from what reading it does.
+    free[INTAKE] = used
+        .iter()
+        .any(|&index| taken_in(&rows[index]) > rows[index].prompt);
     Freedom {
         form: expected.form(),
         half_tokens,
@@ -206,13 +211,32 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
     }
 }
 
+/// Returns how many tokens a server took in before the clock saw the first of a call's passes.
+///
+/// Calls that are made together are taken in beside each other and beside passes, and benchmarks without a server take in
+/// nothing.
+fn taken_in(row: &Row) -> u64 {
+    if row.what == What::FirstToken {
+        row.depth + row.prompt
+    } else {
+        0
+    }
+}
+
 /// Returns which coefficients the observations say anything about.
-fn shown(observations: &[Observation], freedom: &Freedom) -> [bool; FEATURES] {
+fn shown(
+    observations: &[Observation],
+    freedom: &Freedom,
+    found: &Coefficients,
+) -> [bool; FEATURES] {
     let mut shown = [false; FEATURES];
+    let found = found.linear();
     for one in observations {
-        let features = super::features(&one.passes, &freedom.form);
+        let mut features = super::features(&one.passes, &freedom.form);
+        features[INTAKE] = one.intake as f64;
         for (at, shown) in shown.iter_mut().enumerate() {
-            let value = freedom.prior.map_or(0.0, |prior| prior.values[at]);
+            let expected = freedom.prior.map_or(0.0, |prior| prior.values[at]);
+            let value = expected.max(found[at]);
             *shown |= freedom.free[at] && features[at] * value > 1e-3 * one.measured_s;
         }
     }

@@ -109,5 +109,6 @@ fn any() -> Coefficients {
         expert_share: 0.0,
         overlap: 1.0,
         link_token_s: 0.0,
+        intake_token_s: 0.0,
     }
 }

@@ -24,7 +24,7 @@ fn server() -> Server {
 }
 
 const TRUE: [f64; FEATURES] = [
-    0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02, 0.0,
+    0.014, 0.0, 3e-4, 1.2e-3, 4.2e-8, 0.0, 1.9e-4, 1.7e-9, 0.02, 0.0, 0.0,
 ];
 
 fn freedom() -> Freedom {
@@ -39,7 +39,7 @@ fn freedom() -> Freedom {
         },
         half_tokens: vec![16.0, 64.0, 96.0],
         free: [
-            true, false, true, true, true, false, true, true, true, false,
+            true, false, true, true, true, false, true, true, true, false, false,
         ],
         least: [0.0; FEATURES],
         slack_s: 0.0,
@@ -63,6 +63,7 @@ fn observations(outlier: f64) -> Vec<Observation> {
                 let passes = cold_batch(&server(), &vec![Size { prompt, output }; count]);
                 let measured_s = predict(&passes, &truth);
                 all.push(Observation {
+                    intake: 0,
                     group: all.len(),
                     passes,
                     measured_s,

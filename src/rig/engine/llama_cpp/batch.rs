@@ -1,7 +1,8 @@
 //! How llama.cpp splits a batch into micro-batches, each a forward pass of its own.
 //!
-//! From `src/llama-batch.cpp` and `src/llama-memory-hybrid.cpp`: attention-only models take the batch in its order,
-//! hybrid ones equally many tokens of every sequence.
+//! From `src/llama-batch.cpp`, `src/llama-kv-cache.cpp` and `src/llama-memory-hybrid.cpp`: attention-only models whose slots
+//! share one pool take the batch in its order, all others equally many tokens of several sequences. Where each slot has a
+//! stream of its own, those must be slots that follow each other: a gap costs a further pass.
 
 use super::Row;
 use crate::rig::book::Book;
@@ -10,6 +11,7 @@ use crate::rig::cost::{Chunk, Graph};
 /// A row while its batch is split into micro-batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
+    slot: usize,
     /// Whether it is a generating slot's one token.
     pub(super) decodes: bool,
     left: u64,
@@ -23,11 +25,12 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Returns a row's part; `stop` is where its prompt's fill stops next.
-    pub(super) fn of(row: Row, stop: Option<u64>, book: &Book) -> Part {
+    /// Returns the part of the row in `slot`; `stop` is where its prompt's fill stops next.
+    pub(super) fn of(row: Row, slot: usize, stop: Option<u64>, book: &Book) -> Part {
         let seq = book.seq(row.seq);
         match row.chunk {
             None => Part {
+                slot,
                 decodes: true,
                 left: 1,
                 at: seq.known(),
@@ -39,6 +42,7 @@ impl Part {
                 let end = seq.computed + tokens;
                 let reaches_stop = stop == Some(end);
                 Part {
+                    slot,
                     decodes: false,
                     left: tokens,
                     at: seq.computed,
@@ -71,22 +75,37 @@ impl Part {
     }
 }
 
-/// Every micro-batch takes equally many tokens of each sequence that has any left.
-pub(super) fn split_equally(parts: &mut [Part], n_ubatch: u64, graphs: &mut Vec<Graph>) {
+/// Every micro-batch takes equally many tokens of each sequence that has any left; where sequences have `streams` of their
+/// own, only of those in the first slot left and in slots that follow it without a gap, in the order of the batch.
+pub(super) fn split_equally(
+    parts: &mut [Part],
+    n_ubatch: u64,
+    streams: bool,
+    graphs: &mut Vec<Graph>,
+) {
     loop {
-        let live = parts.iter().filter(|part| part.left > 0).count() as u64;
-        let Some(least) = parts
-            .iter()
-            .map(|part| part.left)
-            .filter(|&left| left > 0)
-            .min()
-        else {
-            break;
+        let (mut next, mut chosen, mut least) = (None, 0, u64::MAX);
+        let joins = |part: &Part, next: Option<usize>| {
+            part.left > 0 && next.is_none_or(|next| !streams || part.slot == next)
         };
-        let each = least.min((n_ubatch / live).max(1));
+        for part in parts.iter() {
+            if joins(part, next) {
+                next = Some(part.slot + 1);
+                chosen += 1;
+                least = least.min(part.left);
+            }
+        }
+        if chosen == 0 {
+            break;
+        }
+        let each = least.min((n_ubatch / chosen).max(1));
         let mut graph = Graph::default();
-        for part in parts.iter_mut().filter(|part| part.left > 0) {
-            part.take(each, &mut graph);
+        next = None;
+        for part in parts.iter_mut() {
+            if joins(part, next) {
+                next = Some(part.slot + 1);
+                part.take(each, &mut graph);
+            }
         }
         graphs.push(graph);
     }
