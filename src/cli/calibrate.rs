@@ -166,7 +166,7 @@ impl Calibrate {
             );
             talk::note(self.quiet, &what);
             let points = points(&met, self.quick, self.quiet).await?;
-            let rows = points.iter().zip(1..);
+            let rows = points.iter().zip(1..).filter(|(point, _)| point.is_clear());
             Ok::<Vec<Row>, Error>(
                 rows.map(|(point, number)| point.row(&of, &met.point().name, number))
                     .collect(),

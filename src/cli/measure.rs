@@ -6,7 +6,7 @@ use super::talk;
 use crate::error::{Error, Exit};
 use crate::live::engine::{context, slots};
 use crate::study::live::{Met, meet};
-use crate::study::measure::{Point, measure, sizes};
+use crate::study::measure::{Point, Room, measure, sizes};
 use crate::units::{Span, three_digits};
 use clap::Args;
 use std::io;
@@ -101,17 +101,25 @@ pub(super) const LIMIT: Span = Span(1_000_000_000);
 /// Measures an engine, the most important sizes only if it is to be `quick`.
 pub(super) async fn points(met: &Met, quick: bool, quiet: bool) -> Result<Vec<Point>, Error> {
     let context = context(&met.point().settings).unwrap_or(u64::MAX);
-    let slots = slots(&met.point().settings).unwrap_or(u64::MAX);
-    let sizes = sizes(quick, context, slots);
+    let room = Room {
+        context,
+        slots: slots(&met.point().settings).unwrap_or(u64::MAX),
+        shared: met.point().engine.as_deref() == Some("llama.cpp"),
+    };
+    let sizes = sizes(quick, room);
     let budget = Span::from_secs(if quick { 120.0 } else { 600.0 });
     let tell = |point: &Point| talk::note(quiet, &told(point));
     let points = measure(met, &sizes, budget, tell).await.map_err(|why| {
         Error::live(Exit::NoSuccess, format!("the engine failed: {why}"))
             .with_help("nothing was written; `laptime replay --url` shows what it does with calls")
     })?;
+    if points.is_empty() {
+        return Err(Error::live(Exit::NoSuccess, "nothing could be measured")
+            .with_help("the engine tells too small a context, or answers too slowly"));
+    }
     if points.len() < sizes.len() {
         talk::warning(&format!(
-            "time was up after {} of {} sizes",
+            "{} of {} sizes measured: time was up, or the engine has no room for so many calls at a time",
             points.len(),
             sizes.len()
         ));

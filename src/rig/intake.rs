@@ -45,7 +45,12 @@ impl Intake {
             let made = self.made.remove(&reply.call).unwrap_or(reply.submitted);
             let delay = reply.submitted - made;
             reply.submitted = made;
-            reply.parts.queue += delay;
+            // Who is not served has only been at the server's door.
+            if reply.outcome.failed() {
+                reply.parts.client += delay;
+            } else {
+                reply.parts.queue += delay;
+            }
             if let Some(bound) = &mut reply.bound {
                 bound.overhead += delay;
             }
@@ -91,7 +96,8 @@ impl Backend for Intake {
                 self.hand_over(moment, made, call);
             }
             if moment < now {
-                // Nothing else can come at that moment.
+                // Nothing else can come at that moment: those that were refused are told, and the others begin.
+                self.inner.advance(moment, replies);
                 self.inner.next_event();
             }
         }

@@ -54,6 +54,9 @@ pub struct Prior {
     pub values: [f64; FEATURES],
     /// How many observations of weight 1 a coefficient that is off by its own size weighs.
     pub weights: [f64; FEATURES],
+    /// The share of the quickest time that could be all a coefficient's, within which it does not matter by how many times
+    /// it is off.
+    pub small: f64,
 }
 
 /// Relative errors beyond this count by their size when grids are searched, not by its square.
@@ -63,8 +66,6 @@ const OUTLIER: f64 = 1.5;
 /// The standard deviation of a normal distribution whose median absolute deviation is 1.
 const MAD: f64 = 1.4826;
 const ROUNDS: usize = 30;
-/// The share of a measured time below which it does not matter how far a coefficient is from what was expected.
-const SMALL: f64 = 0.1;
 
 /// Observations with their features at every point of the grid, so that subsets are fitted without replaying anything.
 #[derive(Clone, Debug)]
@@ -244,7 +245,7 @@ impl Problem {
     ///
     /// What was `found` so far to be many times what was expected is off by as many times, however it is put: a
     /// specification says how fast a machine may be, and nothing of how slow. Nor does it matter by how many times a
-    /// coefficient is off that is [`SMALL`] beside its `reach`, which is what it would be if it were all of a measured time.
+    /// coefficient is off that is [`Prior::small`] beside its `reach`, which is what it would be if it were all of a measured time.
     fn expect(
         &self,
         free: &[usize],
@@ -262,7 +263,7 @@ impl Problem {
                 continue;
             }
             let found = found[own] + self.freedom.least[column];
-            let small = Some(SMALL * reach[own]).filter(|small| small.is_finite());
+            let small = Some(prior.small * reach[own]).filter(|small| small.is_finite());
             let size = value.max(found).max(small.unwrap_or(0.0));
             let root = prior.weights[column].sqrt();
             for (other, equations) in columns.iter_mut().enumerate() {

@@ -8,7 +8,7 @@ use super::live::Met;
 use crate::ids::NodeId;
 use crate::live::client::Client;
 use crate::live::clock::Clock;
-use crate::live::engine::Engine;
+use crate::live::engine::{Engine, slots};
 use crate::live::measured::Measured;
 use crate::live::prepare::Prepared;
 use crate::live::prompt::{Form, Prompt, Role};
@@ -68,6 +68,11 @@ pub struct Point {
 }
 
 impl Point {
+    /// Returns whether it is known what the engine had to read.
+    pub fn is_clear(&self) -> bool {
+        self.size.metric == Metric::Decode || self.size.depth == 0 || self.cached.is_some()
+    }
+
     /// Returns the time behind the figure, as the `line`-th of what was measured at `place`.
     ///
     /// What an engine had to read again although it was meant to find it counts as read.
@@ -100,11 +105,33 @@ impl Point {
     }
 }
 
-/// Sizes in the order in which they are measured, of calls within `context` and at most so many at a time as there are
-/// `slots`: shallow ones first, in case time runs out, and each depth at once, while it is in the cache.
+/// What an engine has room for, as far as it tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Tokens of one call.
+    pub context: u64,
+    /// Calls at the same time.
+    pub slots: u64,
+    /// Whether all calls may have to share one context: llama.cpp does not tell.
+    pub shared: bool,
+}
+
+/// Tokens that are kept free: for the engine's template, and for words that are more tokens than they were taken for.
+const SPARE: u64 = 128;
+
+impl Room {
+    fn holds(&self, size: &Size) -> bool {
+        let each = size.depth + size.prompt + size.answer + SPARE;
+        let all = if self.shared { size.sequences } else { 1 };
+        each.saturating_mul(all) <= self.context && size.sequences <= self.slots
+    }
+}
+
+/// Sizes in the order in which they are measured, as far as there is room for them: shallow ones first, in case time runs
+/// out, and each depth at once, while it is in the cache.
 ///
-/// Prompts are no powers of two: what agents add to theirs is none, and kernels that work in tiles favour those.
-pub fn sizes(quick: bool, context: u64, slots: u64) -> Vec<Size> {
+/// Longer prompts are no powers of two: what agents add to theirs is none, and kernels that work in tiles favour those.
+pub fn sizes(quick: bool, room: Room) -> Vec<Size> {
     let first = |prompt, depth| Size {
         metric: Metric::FirstToken,
         prompt,
@@ -153,8 +180,7 @@ pub fn sizes(quick: bool, context: u64, slots: u64) -> Vec<Size> {
             first(32_000, 0),
         ]);
     }
-    sizes.retain(|size| size.depth + size.prompt + size.answer < context);
-    sizes.retain(|size| size.sequences <= slots);
+    sizes.retain(|size| room.holds(size));
     sizes
 }
 
@@ -168,23 +194,35 @@ pub async fn measure(
     budget: Span,
     mut tell: impl FnMut(&Point),
 ) -> Result<Vec<Point>, String> {
+    // A slot that does not exist would be waited for.
+    let pinned = met.client().engine == Engine::LlamaCpp && slots(&met.point().settings).is_some();
     let mut probe = Probe {
         client: Arc::clone(met.client()),
         prepared: met.prepared().clone(),
         clock: Clock::start(),
         // Content that no earlier measurement has left behind.
-        salt: std::process::id() << 8,
+        salt: std::process::id().wrapping_mul(SPREAD),
+        pinned,
         depths: BTreeMap::new(),
     };
+    let end = Time::ZERO + budget;
     let mut seen: Vec<Seen> = sizes.iter().map(|_| Seen::default()).collect();
     'rounds: for round in 0..ROUNDS {
         for (size, seen) in sizes.iter().zip(&mut seen) {
-            let depths = probe.depths(size).await?;
+            let Some(depths) = probe.depths(size, end).await? else {
+                break 'rounds;
+            };
             for _ in 0..REPEATS {
-                if probe.clock.now() >= Time::ZERO + budget {
+                if probe.clock.now() >= end {
                     break 'rounds;
                 }
-                let (value, cached) = probe.once(size, &depths).await?;
+                let (value, cached) = match probe.once(size, &depths).await {
+                    Ok(seen) => seen,
+                    // What is known is kept, and several at a time may be more than there is room for.
+                    Err(_) if round > 0 => break 'rounds,
+                    Err(_) if size.sequences > 1 => break,
+                    Err(why) => return Err(why),
+                };
                 // Answers that were to be written together and were written in turns say that there is no room for so many.
                 seen.values.extend(value);
                 seen.cached = cached.or(seen.cached);
@@ -204,7 +242,9 @@ const LITTLE: u64 = 16;
 const ROUNDS: usize = 5;
 const REPEATS: usize = 3;
 /// From so many values on the least and the largest do not count.
-const TRIMMED: usize = 5;
+const TRIMMED: usize = 3;
+/// Spreads process numbers, so that no two runs say the same: 2^32 over the golden ratio.
+const SPREAD: u32 = 2_654_435_769;
 
 /// What was seen of one size so far.
 #[derive(Default)]
@@ -245,13 +285,20 @@ struct Probe {
     prepared: Prepared,
     clock: Clock,
     salt: u32,
+    /// Whether calls are told which slot to use.
+    pinned: bool,
     /// Contexts that prompts stand after, by their length: what was read once need not be read again.
     depths: BTreeMap<u64, Vec<Arc<Stretch>>>,
 }
 
 impl Probe {
-    /// Returns a context for each sequence, and has the engine read those that it does not have in its cache.
-    async fn depths(&mut self, size: &Size) -> Result<Vec<Arc<Stretch>>, String> {
+    /// Returns a context for each sequence, and has the engine read those that it does not have in its cache; nothing when
+    /// it is not done with that at `end`.
+    async fn depths(
+        &mut self,
+        size: &Size,
+        end: Time,
+    ) -> Result<Option<Vec<Arc<Stretch>>>, String> {
         let mut depths = self.depths.remove(&size.depth).unwrap_or_default();
         while (depths.len() as u64) < size.sequences {
             depths.push(Arc::new(self.stretch(size.depth)));
@@ -259,6 +306,9 @@ impl Probe {
         let used = depths[..size.sequences as usize].to_vec();
         self.depths.insert(size.depth, depths);
         for (place, depth) in used.iter().enumerate() {
+            if self.clock.now() >= end {
+                return Ok(None);
+            }
             let client = self.client(place);
             if size.depth > 0 {
                 self.ask(&client, depth, None, 1).await?;
@@ -268,7 +318,7 @@ impl Probe {
                 self.ask(&client, &little, None, 1).await?;
             }
         }
-        Ok(used)
+        Ok(Some(used))
     }
 
     /// Returns the way to the engine for the `place`-th of the calls at the same time.
@@ -276,7 +326,7 @@ impl Probe {
     /// llama.cpp is told which slot to use: rows of one pass are from slots that follow each other, so several calls must not
     /// leave gaps, and a slot that it chooses itself it may have to save first.
     fn client(&self, place: usize) -> Arc<Client> {
-        if self.client.engine != Engine::LlamaCpp {
+        if !self.pinned {
             return Arc::clone(&self.client);
         }
         let mut client = Client::clone(&self.client);
@@ -314,7 +364,7 @@ impl Probe {
 
     /// Returns content that nothing else has.
     fn stretch(&mut self, tokens: u64) -> Stretch {
-        self.salt += 1;
+        self.salt = self.salt.wrapping_add(1);
         let (node, words) = (NodeId(self.salt), &self.prepared.vocabulary);
         match self.prepared.form {
             Form::Ids => {
@@ -364,13 +414,28 @@ fn rate(seen: &[Measured]) -> Option<f64> {
     let lasts = seen.iter().map(|one| one.pieces.last().map(|(at, _)| *at));
     let from = firsts.collect::<Option<Vec<Time>>>()?.into_iter().max()?;
     let to = lasts.collect::<Option<Vec<Time>>>()?.into_iter().min()?;
-    if to <= from {
+    let shortest = seen
+        .iter()
+        .map(|one| one.pieces.last().zip(one.pieces.first()));
+    let shortest = shortest.map(|ends| ends.map(|((last, _), (first, _))| *last - *first));
+    let shortest = shortest.collect::<Option<Vec<Span>>>()?.into_iter().min()?;
+    // Answers that hardly overlap were written in turns.
+    if to <= from || 2.0 * (to - from).secs() < shortest.secs() {
         return None;
     }
-    let within = seen.iter().flat_map(|one| &one.pieces);
-    let within = within.filter(|(at, _)| *at > from && *at <= to);
-    let tokens: u64 = within.map(|(_, held)| u64::from(held.unwrap_or(1))).sum();
-    Some(tokens as f64 / seen.len() as f64 / (to - from).secs())
+    let tokens: f64 = seen.iter().map(|one| tokens_within(one, from, to)).sum();
+    Some(tokens / seen.len() as f64 / (to - from).secs())
+}
+
+/// Returns how many tokens of an answer came after `from` and until `to`.
+fn tokens_within(one: &Measured, from: Time, to: Time) -> f64 {
+    let held = |within: &dyn Fn(Time) -> bool| -> u64 {
+        let pieces = one.pieces.iter().filter(|(at, _)| within(*at));
+        pieces.map(|(_, held)| u64::from(held.unwrap_or(1))).sum()
+    };
+    // Where pieces do not say how many tokens they hold, they hold equally many.
+    let each = one.output_tokens().as_f64() / held(&|_| true).max(1) as f64;
+    held(&|at| at > from && at <= to) as f64 * each
 }
 
 enum Stretch {
@@ -382,9 +447,15 @@ enum Stretch {
 mod tests {
     use super::*;
 
+    const ROOMY: Room = Room {
+        context: u64::MAX,
+        slots: u64::MAX,
+        shared: false,
+    };
+
     #[test]
     fn a_point_is_the_time_behind_its_figure() {
-        let all = sizes(true, u64::MAX, u64::MAX);
+        let all = sizes(true, ROOMY);
         let of = |metric| all.iter().find(|size| size.metric == metric).copied();
         let row = |size: Option<Size>, value| {
             let point = Point {
@@ -412,16 +483,59 @@ mod tests {
     }
 
     #[test]
+    fn answers_count_while_all_are_written() {
+        let call = |stamps: &[u64], tokens: u64| {
+            let mut one = Measured::begun(Time::ZERO, Time::ZERO);
+            one.pieces = stamps
+                .iter()
+                .map(|ms| (Time(ms * 1_000_000), None))
+                .collect();
+            one.output = Some(tokens);
+            one
+        };
+        // Both write from 100 to 300 ms: two and four pieces, those of the second of two tokens each.
+        let both = [
+            call(&[0, 100, 200, 300], 4),
+            call(&[100, 150, 200, 250, 300, 350], 12),
+        ];
+        let per_s = rate(&both).expect("they overlap");
+        assert!((per_s - (2.0 + 8.0) / 2.0 / 0.2).abs() < 1e-9, "{per_s}");
+        let in_turn = [call(&[0, 100], 2), call(&[150, 250], 2)];
+        assert_eq!(rate(&in_turn), None);
+    }
+
+    #[test]
     fn sizes_fit_the_context_and_the_quick_ones_are_a_part_of_all() {
-        let all = sizes(false, u64::MAX, u64::MAX);
-        for size in sizes(true, u64::MAX, u64::MAX) {
+        let all = sizes(false, ROOMY);
+        for size in sizes(true, ROOMY) {
             assert!(all.contains(&size));
         }
+        let small = Room {
+            context: 4096,
+            slots: 4,
+            shared: false,
+        };
+        let fit = sizes(false, small);
         assert!(
-            sizes(false, 4096, 4)
-                .iter()
-                .all(|size| size.depth + size.prompt + size.answer < 4096)
+            fit.iter()
+                .any(|size| size.depth == 1000 && size.sequences == 4)
         );
-        assert!(sizes(false, 4096, 4).len() >= 4);
+        // A call of 4000 and 16 and 64 tokens would leave no room for a template.
+        assert!(
+            fit.iter()
+                .all(|size| size.depth < 4000 && size.sequences <= 4)
+        );
+        let pool = Room {
+            context: 16_384,
+            shared: true,
+            ..ROOMY
+        };
+        let most = |depth| {
+            let at = sizes(true, pool)
+                .into_iter()
+                .filter(|size| size.depth == depth);
+            at.map(|size| size.sequences).max()
+        };
+        assert_eq!((most(1000), most(8000)), (Some(8), Some(1)));
     }
 }

@@ -1,7 +1,7 @@
 //! Calls that take time to get to the engine, in proportion to their prompts.
 
 use crate::predictions::{cost, vllm};
-use laptime::call::{Outcome, Reply};
+use laptime::call::{Call, Outcome, Reply};
 use laptime::ids::CallId;
 use laptime::rig::Backend;
 use laptime::rig::engine::vllm::Vllm;
@@ -17,15 +17,19 @@ const SIZE: Size = Size {
 /// What a prompt of 1000 tokens takes to be taken in.
 const MILLISECOND: Span = Span(1_000_000);
 
-fn rig(count: usize, token_s: f64) -> (Intake, Vec<laptime::call::Call>) {
-    let (calls, content) = calls(&vec![SIZE; count]);
+fn rig(sizes: &[Size], token_s: f64) -> (Intake, Vec<Call>) {
+    let (calls, content) = calls(sizes);
     let engine = StepLoop::new(<Vllm>::new(vllm(), content), cost());
     (Intake::new(Box::new(engine), token_s), calls)
 }
 
 /// Answers calls made at these milliseconds by a server that takes so many seconds to take in a token.
 fn answered(token_s: f64, at_ms: &[u64]) -> Vec<Reply> {
-    let (mut rig, calls) = rig(at_ms.len(), token_s);
+    answered_of(&vec![SIZE; at_ms.len()], token_s, at_ms)
+}
+
+fn answered_of(sizes: &[Size], token_s: f64, at_ms: &[u64]) -> Vec<Reply> {
+    let (mut rig, calls) = rig(sizes, token_s);
     let mut replies = Vec::new();
     for (call, at) in calls.into_iter().zip(at_ms) {
         let at = Time(at * 1_000_000);
@@ -58,7 +62,7 @@ fn a_call_ends_as_much_later_as_its_prompt_takes_to_be_taken_in() {
 
 #[test]
 fn nobody_else_waits_for_it() {
-    // Everything happens a millisecond later, what the first call does while the second is taken in as well.
+    // Everything happens a millisecond later, what the first calls do while the others are taken in as well.
     let at = [0, 200, 201, 290];
     let (at_once, later) = (answered(0.0, &at), answered(1e-6, &at));
     assert_eq!(at_once.len(), later.len());
@@ -69,8 +73,21 @@ fn nobody_else_waits_for_it() {
 }
 
 #[test]
+fn prompts_are_taken_in_beside_each_other() {
+    let long = Size {
+        prompt: 5000,
+        ..SIZE
+    };
+    let together = answered_of(&[long, SIZE], 1e-6, &[0, 0]);
+    let short = together.iter().find(|reply| reply.call == CallId(1));
+    let alone = answered(1e-6, &[0]);
+    let first = short.and_then(|reply| reply.first_token);
+    assert_eq!(first, alone[0].first_token);
+}
+
+#[test]
 fn a_caller_may_go_before_the_engine_knows_of_the_call() {
-    let (mut rig, calls) = rig(1, 1e-3);
+    let (mut rig, calls) = rig(&[SIZE], 1e-3);
     rig.submit(Time(7), calls[0]);
     rig.open()
         .expect("vLLM takes calls from outside")

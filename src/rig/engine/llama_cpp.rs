@@ -4,7 +4,7 @@
 //! 0c1e57098 (latest): generating slots put one token each into the batch, then slots in index order fill it up to
 //! `n_batch`; the batch is computed in micro-batches of `n_ubatch`. A slot keeps its tokens when its request ends; a
 //! prompt takes the slot with which it has most in common. Hybrid models stop a prompt short of its end to store a
-//! checkpoint, and split a batch equally over its sequences.
+//! checkpoint.
 
 mod batch;
 
@@ -508,7 +508,7 @@ impl Engine for LlamaCpp {
         } else if shared && self.settings.state_bytes == 0 {
             split_in_order(&mut parts, n_ubatch, drafts, graphs);
         } else {
-            split_equally(&mut parts, n_ubatch, !shared, graphs);
+            split_equally(&mut parts, n_ubatch, drafts, !shared, graphs);
         }
         if self.settings.split_over_two {
             // Micro-batches overlap across the cards until the next one needs this one's result.

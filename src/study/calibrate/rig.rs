@@ -10,10 +10,18 @@ use crate::catalog::{Hardware, Model};
 use crate::measured::{Row, What};
 use crate::rig::cost::{Coefficients, FEATURE_NAMES, FEATURES, INTAKE};
 use crate::rig::roofline;
+use std::collections::BTreeSet;
 
-/// How much an expectation weighs against measurements: one that is off by its own size counts as a measurement that is
-/// off by 8 %. Held-out errors choose it: a firmer one hides how contexts slow answers down.
-const PRIOR_WEIGHT: f64 = 0.006_25;
+/// How much an expectation weighs against measurements: one that is off by a quarter counts as one wrong by a sixteenth
+/// of that square.
+const PRIOR_WEIGHT: f64 = 0.0625;
+/// By how much less it weighs where contexts of several depths were measured: then a firm one hides how they slow answers
+/// down, and nothing is extrapolated.
+const MEASURED: f64 = 0.1;
+/// The share of a measured time below which, there, it does not matter how far a coefficient is from what was expected.
+const SMALL: f64 = 0.1;
+/// The least of the deepest contexts in which both prompts and answers were measured, for that to be so.
+const DEEP: u64 = 4000;
 /// How firmly each coefficient is expected, in the order of [`FEATURE_NAMES`]: what a switch of kernels costs hardly is.
 const FIRMNESS: [f64; FEATURES] = [1.0, 1.0, 0.3, 0.3, 0.3, 1.0, 0.3, 0.3, 0.3, 0.01, 0.0];
 /// Timings of passes count by what they are: a decode rate, a batch and a closed loop as they stand.
@@ -194,10 +202,12 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
     free[5] = false;
     // What the engine is not expected to have at all is not looked for.
     free[9] = linear[9] > 0.0;
-    // Only prompts after a cached context tell what taking in a token costs from what reading it does.
-    free[INTAKE] = used
-        .iter()
-        .any(|&index| taken_in(&rows[index]) > rows[index].prompt);
+    free[INTAKE] = shows_intake(rows, used);
+    let (share, small) = if measured_deep(rows, used) {
+        (MEASURED, SMALL)
+    } else {
+        (1.0, 0.0)
+    };
     Freedom {
         form: expected.form(),
         half_tokens,
@@ -206,9 +216,34 @@ fn freedom(setup: &Setup<'_>, rows: &[Row], used: &[usize]) -> Freedom {
         slack_s: SLACK_S,
         prior: Some(Prior {
             values: linear,
-            weights: FIRMNESS.map(|share| share * PRIOR_WEIGHT),
+            weights: FIRMNESS.map(|firmness| firmness * PRIOR_WEIGHT * share),
+            small,
         }),
     }
+}
+
+/// Returns whether prompts and answers were measured at depth, and answers several at a time.
+fn measured_deep(rows: &[Row], used: &[usize]) -> bool {
+    let used = || used.iter().map(|&index| &rows[index]);
+    let decodes = || used().filter(|row| row.what == What::Decode);
+    let deep = |row: &Row| row.depth >= DEEP;
+    let reads = |row: &&Row| matches!(row.what, What::Prefill | What::FirstToken);
+    decodes().any(deep)
+        && decodes().any(|row| row.depth < DEEP / 2)
+        && decodes().any(|row| row.sequences > 1)
+        && used().filter(reads).any(deep)
+}
+
+/// Returns whether prompts of several sizes after cached contexts of several depths tell what taking in a token costs from
+/// what reading it does.
+fn shows_intake(rows: &[Row], used: &[usize]) -> bool {
+    let after = used
+        .iter()
+        .map(|&index| &rows[index])
+        .filter(|row| row.what == What::FirstToken && row.depth > 0);
+    let (depths, prompts): (BTreeSet<u64>, BTreeSet<u64>) =
+        after.map(|row| (row.depth, row.prompt)).unzip();
+    depths.len() > 1 && prompts.len() > 1
 }
 
 /// Returns how many tokens a server took in before the clock saw the first of a call's passes.

@@ -17,6 +17,7 @@ pub(super) struct Part {
     left: u64,
     /// The context it attends to, or the depth of its next token.
     pub(super) at: u64,
+    /// Whether nothing of the row, or of the request where it reads, was in a pass before.
     first: bool,
     /// Whether the batch takes its prompt to where the fill stops.
     pub(super) reaches_stop: bool,
@@ -34,7 +35,7 @@ impl Part {
                 decodes: true,
                 left: 1,
                 at: seq.known(),
-                first: false,
+                first: true,
                 reaches_stop: false,
                 fraction: seq.fraction(),
             },
@@ -61,7 +62,10 @@ impl Part {
 
     fn take(&mut self, tokens: u64, graph: &mut Graph) {
         if self.decodes {
-            self.add_to(graph);
+            // Drafts that follow in a later pass are part of the row's.
+            if self.first {
+                self.add_to(graph);
+            }
         } else {
             graph.chunks.push(Chunk {
                 tokens,
@@ -80,9 +84,13 @@ impl Part {
 pub(super) fn split_equally(
     parts: &mut [Part],
     n_ubatch: u64,
+    drafts: u64,
     streams: bool,
     graphs: &mut Vec<Graph>,
 ) {
+    for part in parts.iter_mut().filter(|part| part.decodes) {
+        part.left += drafts;
+    }
     loop {
         let (mut next, mut chosen, mut least) = (None, 0, u64::MAX);
         let joins = |part: &Part, next: Option<usize>| {
@@ -107,7 +115,9 @@ pub(super) fn split_equally(
                 part.take(each, &mut graph);
             }
         }
-        graphs.push(graph);
+        if graph.rows > 0 || !graph.chunks.is_empty() {
+            graphs.push(graph);
+        }
     }
 }
 
