@@ -493,13 +493,13 @@ mod tests {
             one.output = Some(tokens);
             one
         };
-        // Both write from 100 to 300 ms: two and four pieces, those of the second of two tokens each.
+        // Both write from 100 to 300 ms: two pieces, and four of two tokens each; five tokens on average.
         let both = [
             call(&[0, 100, 200, 300], 4),
             call(&[100, 150, 200, 250, 300, 350], 12),
         ];
         let per_s = rate(&both).expect("they overlap");
-        assert!((per_s - (2.0 + 8.0) / 2.0 / 0.2).abs() < 1e-9, "{per_s}");
+        assert!((per_s - 5.0 / 0.2).abs() < 1e-9, "{per_s}");
         let in_turn = [call(&[0, 100], 2), call(&[150, 250], 2)];
         assert_eq!(rate(&in_turn), None);
     }
