@@ -19,8 +19,7 @@ fn passes_around_a_gap(settings: llama_cpp::Settings) -> Vec<Graph> {
 
 #[test]
 fn llama_rows_of_one_pass_are_from_slots_that_follow_each_other() {
-    // Observed on b11549 with a tiny model and eight slots of their own: rows in slots 0 and 1 took 0.31 ms a step, in
-    // slots 0 and 2 0.49 ms; 0, 1 and 2 took 0.42 ms, and 0, 2 and 4 0.74 ms.
+    // As `tests/engines/run --passes` shows on a real server.
     let apart = llama_cpp::Settings {
         pool: None,
         ..llama()
